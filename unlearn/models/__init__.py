@@ -1,0 +1,1 @@
+"""Floor 1: networks. Each model is a frozen dataclass of its settings with one method, `build`."""

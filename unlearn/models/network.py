@@ -1,0 +1,85 @@
+"""A network as a function of one flat weight vector.
+
+The module is only a skeleton: weights and buffers are passed in, so M, M' and M'' share one module, and a gradient or a
+Hessian-vector product is taken with respect to a single tensor.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from unlearn.values.flat import Layout
+
+Buffers = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A module and the layout of its trainable parameters.
+
+    Attributes:
+        module: the skeleton; its own parameters hold the values it was built with and are never changed.
+        layout: the layout of the flat weight vector.
+    """
+
+    module: nn.Module
+    layout: Layout
+
+    @classmethod
+    def of(cls, module: nn.Module) -> "Network":
+        """Wrap a module.
+
+        Args:
+            module: any classifier from a batch of inputs to logits.
+
+        Returns:
+            The network.
+        """
+        return cls(module, Layout.of(module))
+
+    def initial_weights(self) -> Tensor:
+        """Copy the weights that the module was built with.
+
+        Returns:
+            A new vector of length `layout.dim`.
+        """
+        return self.layout.flatten(dict(self.module.named_parameters()))
+
+    def initial_buffers(self) -> Buffers:
+        """Copy the buffers that the module was built with.
+
+        Returns:
+            Name to new tensor.
+        """
+        return {name: buffer.clone() for name, buffer in self.module.named_buffers()}
+
+    def logits(self, weights: Tensor, buffers: Buffers, inputs: Tensor, *, train: bool) -> Tensor:
+        """Run the network.
+
+        Args:
+            weights: flat, length `layout.dim`.
+            buffers: by name; in train mode BatchNorm updates them in place.
+            inputs: a prepared batch, shape (b, ...).
+            train: whether BatchNorm uses the batch's statistics, and dropout drops.
+
+        Returns:
+            Logits, shape (b, num_classes).
+        """
+        if self.module.training != train:
+            self.module.train(train)
+        out: Tensor = functional_call(self.module, {**self.layout.views(weights), **buffers}, (inputs,))
+        return out
+
+
+def clone(buffers: Buffers) -> Buffers:
+    """Copy buffers, so that a forward pass in train mode leaves the originals alone.
+
+    Args:
+        buffers: by name.
+
+    Returns:
+        Name to new tensor.
+    """
+    return {name: torch.clone(buffer) for name, buffer in buffers.items()}

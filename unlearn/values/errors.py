@@ -1,0 +1,76 @@
+"""What a user can do wrong, said in one line."""
+
+
+class UserError(Exception):
+    """A mistake in the input. Its text is one line that says what is wrong and what would be right; exit code 2."""
+
+
+class Diverged(UserError):
+    """A loss became NaN or infinite; what was measured until then is kept.
+
+    Attributes:
+        step: the step at which the loss was not finite, counted from 1.
+    """
+
+    def __init__(self, message: str, step: int) -> None:
+        super().__init__(message)
+        self.step = step
+
+
+def choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Check a named choice.
+
+    Args:
+        name: the config key, as the user writes it.
+        value: what the user wrote.
+        allowed: what can be written.
+
+    Raises:
+        UserError: `value` is not one of `allowed`.
+    """
+    if value not in allowed:
+        raise UserError(f"{name}={value}: choose one of {', '.join(allowed)}")
+
+
+def at_least(name: str, value: float, least: float) -> None:
+    """Check a lower bound that is itself allowed; NaN is refused.
+
+    Args:
+        name: the config key, as the user writes it.
+        value: what the user wrote.
+        least: the smallest value that is allowed.
+
+    Raises:
+        UserError: `value` is below `least` or not a number.
+    """
+    if not value >= least:
+        raise UserError(f"{name}={value}: must be at least {least}")
+
+
+def above(name: str, value: float, bound: float) -> None:
+    """Check a lower bound that is not itself allowed; NaN is refused.
+
+    Args:
+        name: the config key, as the user writes it.
+        value: what the user wrote.
+        bound: the largest value that is not allowed.
+
+    Raises:
+        UserError: `value` is not above `bound`, infinite, or not a number.
+    """
+    if not bound < value < float("inf"):
+        raise UserError(f"{name}={value}: must be a finite number above {bound}")
+
+
+def fraction(name: str, value: float) -> None:
+    """Check that a number lies in [0, 1).
+
+    Args:
+        name: the config key, as the user writes it.
+        value: what the user wrote.
+
+    Raises:
+        UserError: `value` lies outside [0, 1).
+    """
+    if not 0 <= value < 1:
+        raise UserError(f"{name}={value}: must be at least 0 and below 1")

@@ -1,0 +1,178 @@
+"""The schedule: which points make up which batch of which epoch, for M and for M'.
+
+A schedule is a value. It holds no list of batches, only what determines them, so that its memory does not grow with
+the number of steps; two equal schedules give the same batches on every machine.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unlearn.values.errors import UserError, choice
+from unlearn.values.streams import generator
+
+ORDERS = ("shuffle_each_epoch", "shuffle_once", "as_stored")
+PLACEMENTS = ("in_place", "first")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's points.
+
+    Attributes:
+        step: 0 for the first step of the run.
+        epoch: 0 for the first epoch.
+        indices: the training points that M sees, int64, shape (b,).
+        kept: those of them that M' sees, shape (b - k,); empty where the whole batch is forgotten.
+    """
+
+    step: int
+    epoch: int
+    indices: Tensor
+    kept: Tensor
+
+    @property
+    def is_visit(self) -> bool:
+        """Whether a forgotten point is in this batch."""
+        return len(self.kept) < len(self.indices)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The order in which training visits its points (paper.md section 5).
+
+    Attributes:
+        size: number of training points.
+        batch_size: points a step.
+        epochs: passes over the points.
+        seed: the run's seed; the order of epoch e comes from the stream (seed, "order", e).
+        order: one of `ORDERS`.
+        placement: `in_place`, or `first`: the forget set comes first in every epoch, as in the reference code.
+        drop_last: whether a last short batch is dropped.
+        forget: the forget set, ascending.
+        unit: the place in the epoch at which the forget set stays together as one batch, or None where it is scattered.
+    """
+
+    size: int
+    batch_size: int
+    epochs: int
+    seed: int
+    order: str = "shuffle_each_epoch"
+    placement: str = "in_place"
+    drop_last: bool = False
+    forget: tuple[int, ...] = ()
+    unit: int | None = None
+
+    def __post_init__(self) -> None:
+        choice("schedule.order", self.order, ORDERS)
+        choice("schedule.forget_batch", self.placement, PLACEMENTS)
+        if self.epochs < 0:
+            raise UserError(f"epochs={self.epochs}: must be at least 0")
+        if not 1 <= self.batch_size <= self.size:
+            raise UserError(f"batch_size={self.batch_size}: must lie between 1 and the {self.size} training points")
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps that M takes in one epoch."""
+        full, rest = divmod(self.size, self.batch_size)
+        return full + (rest > 0 and not self.drop_last)
+
+    @property
+    def total_steps(self) -> int:
+        """Steps that M takes in all."""
+        return self.steps_per_epoch * self.epochs
+
+    def _permutation(self, epoch: int) -> Tensor:
+        if self.order == "as_stored":
+            return torch.arange(self.size)
+        return torch.randperm(
+            self.size, generator=generator(self.seed, "order", 0 if self.order == "shuffle_once" else epoch)
+        )
+
+    def _forgotten(self) -> Tensor:
+        mask = torch.zeros(self.size, dtype=torch.bool)
+        mask[list(self.forget)] = True
+        return mask
+
+    def _parts(self, epoch: int, forgotten: Tensor) -> list[Tensor]:
+        order = self._permutation(epoch)
+        if self.unit is not None:
+            # the forgotten batch stays together in its own inner order; the others flow around it
+            parts = list(order[~forgotten[order]].split(self.batch_size))
+            parts.insert(0 if self.placement == "first" else self.unit, torch.tensor(self.forget))
+        else:
+            if self.placement == "first":
+                order = torch.cat([order[forgotten[order]], order[~forgotten[order]]])
+            parts = list(order.split(self.batch_size))
+        if self.drop_last and len(parts[-1]) < self.batch_size:
+            parts.pop()
+        return parts
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """Give the batches of one epoch.
+
+        Args:
+            epoch: 0 for the first.
+
+        Yields:
+            One batch a step.
+        """
+        forgotten = self._forgotten()
+        for place, indices in enumerate(self._parts(epoch, forgotten)):
+            kept = indices[~forgotten[indices]] if self.forget else indices
+            yield Batch(epoch * self.steps_per_epoch + place, epoch, indices, kept)
+
+    def batches(self, start: int = 0) -> Iterator[Batch]:
+        """Give the batches of all epochs, in order.
+
+        Args:
+            start: the first step to give; the steps before it are skipped at no cost but their epoch's order.
+
+        Yields:
+            One batch a step.
+        """
+        for epoch in range(start // max(self.steps_per_epoch, 1), self.epochs):
+            for batch in self.epoch(epoch):
+                if batch.step >= start:
+                    yield batch
+
+    def visits(self) -> int:
+        """Count the steps in which a forgotten point takes part.
+
+        Returns:
+            m summed over the batches that hold a forgotten point.
+        """
+        return sum(batch.is_visit for batch in self.batches())
+
+    def fingerprint(self) -> str:
+        """Hash every batch of M and of M'.
+
+        Returns:
+            The SHA-256 of the indices, 64 hexadecimal digits: equal exactly when the batches are.
+        """
+        digest = hashlib.sha256()
+        for batch in self.batches():
+            for part in (batch.indices, batch.kept):
+                digest.update(len(part).to_bytes(8, "big"))
+                digest.update(part.numpy().tobytes())
+        return digest.hexdigest()
+
+
+def batch_at(size: int, batch_size: int, seed: int, order: str, position: int) -> tuple[int, ...]:
+    """Give the points of one batch of the first epoch, before anything is forgotten.
+
+    Args:
+        size: number of training points.
+        batch_size: points a step.
+        seed: the run's seed.
+        order: one of `ORDERS`.
+        position: 0 for the epoch's first batch.
+
+    Returns:
+        The points, ascending.
+    """
+    plain = Schedule(size, batch_size, 1, seed, order)
+    return tuple(sorted(plain._parts(0, plain._forgotten())[position].tolist()))
