@@ -54,6 +54,7 @@ class Schedule:
         drop_last: whether a last short batch is dropped.
         forget: the forget set, ascending.
         unit: the place in the epoch at which the forget set stays together as one batch, or None where it is scattered.
+        max_steps: stop after this many steps, or None.
     """
 
     size: int
@@ -65,6 +66,7 @@ class Schedule:
     drop_last: bool = False
     forget: tuple[int, ...] = ()
     unit: int | None = None
+    max_steps: int | None = None
 
     def __post_init__(self) -> None:
         choice("schedule.order", self.order, ORDERS)
@@ -83,7 +85,8 @@ class Schedule:
     @property
     def total_steps(self) -> int:
         """Steps that M takes in all."""
-        return self.steps_per_epoch * self.epochs
+        steps = self.steps_per_epoch * self.epochs
+        return steps if self.max_steps is None else min(steps, self.max_steps)
 
     def _permutation(self, epoch: int) -> Tensor:
         if self.order == "as_stored":
@@ -136,6 +139,8 @@ class Schedule:
         """
         for epoch in range(start // max(self.steps_per_epoch, 1), self.epochs):
             for batch in self.epoch(epoch):
+                if batch.step >= self.total_steps:
+                    return
                 if batch.step >= start:
                     yield batch
 
@@ -145,7 +150,7 @@ class Schedule:
         Returns:
             m summed over the batches that hold a forgotten point.
         """
-        return sum(batch.is_visit for batch in self.batches())
+        return sum(batch.is_visit for batch in self.batches()) if self.forget else 0
 
     def fingerprint(self) -> str:
         """Hash every batch of M and of M'.

@@ -18,6 +18,7 @@ STREAMS = (
     "hessian",  # the samples that sigma is taken on
     "probe",  # start vectors of eigenvalue estimators
     "method",  # whatever an unlearning method draws
+    "pretraining",  # splits into streams of its own
 )
 
 

@@ -1,0 +1,178 @@
+"""Estimators of the eigenvalue of largest magnitude, over the operator seam."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from unlearn.curvature.operator import Operator, dense
+from unlearn.values.errors import above, at_least
+
+
+@dataclass(frozen=True)
+class Extreme:
+    """An extreme eigenpair.
+
+    Attributes:
+        value: theta, the signed eigenvalue of largest magnitude.
+        vector: its unit eigenvector, shape (dim,).
+        residual: norm(A x - theta x), which bounds the distance from theta to the nearest eigenvalue.
+        products: operator products spent.
+        converged: whether the error estimate fell under the tolerance.
+    """
+
+    value: float
+    vector: Tensor
+    residual: float
+    products: int
+    converged: bool
+
+
+class Estimator(Protocol):
+    """A choice of the config group `curvature`."""
+
+    def __call__(self, operator: Operator, start: Tensor) -> Extreme:
+        """Estimate the eigenvalue of largest magnitude.
+
+        Args:
+            operator: symmetric.
+            start: where to start, shape (dim,), not zero; its type and device are used throughout.
+
+        Returns:
+            The eigenpair.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Lanczos:
+    """Lanczos with full reorthogonalisation: the best eigenvalue that the products so far can give.
+
+    Stops when min(r, r^2 / gap) < tolerance * |theta|, where r is the residual of the leading Ritz pair and gap its
+    distance to the nearest other Ritz value (for a symmetric operator the error of theta is of second order in r).
+
+    Attributes:
+        name: for logs.
+        tolerance: relative error of theta to stop at.
+        max_products: upper bound on products; also the number of vectors kept.
+    """
+
+    name: str
+    tolerance: float
+    max_products: int
+
+    def __post_init__(self) -> None:
+        above("curvature.tolerance", self.tolerance, 0)
+        at_least("curvature.max_products", self.max_products, 1)
+
+    def __call__(self, operator: Operator, start: Tensor) -> Extreme:
+        """Estimate the eigenvalue of largest magnitude.
+
+        Args:
+            operator: symmetric.
+            start: shape (dim,), not zero.
+
+        Returns:
+            The eigenpair; products may be fewer than `max_products` where the Krylov space ends early.
+        """
+        basis = [start / torch.linalg.vector_norm(start)]
+        diagonal: list[float] = []
+        beside: list[float] = []
+        while True:
+            product = operator.matvec(basis[-1])
+            diagonal.append(float(product @ basis[-1]))
+            stacked = torch.stack(basis)  # (k, dim)
+            for _ in range(2):  # twice is enough to be orthogonal to working precision
+                product = product - (stacked @ product) @ stacked
+            leftover = float(torch.linalg.vector_norm(product))
+            tridiagonal = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
+            for row, entry in enumerate(beside):
+                tridiagonal[row, row + 1] = tridiagonal[row + 1, row] = entry
+            values, vectors = torch.linalg.eigh(tridiagonal)
+            lead = int(values.abs().argmax())
+            theta = float(values[lead])
+            residual = leftover * abs(float(vectors[-1, lead]))
+            others = values[torch.arange(len(values)) != lead]
+            gap = float((others - theta).abs().min()) if len(others) else 0.0
+            error = min(residual, residual**2 / gap) if gap > residual else residual
+            scale = max(abs(theta), torch.finfo(start.dtype).tiny)
+            exhausted = leftover <= torch.finfo(start.dtype).eps * scale or len(basis) == operator.dim
+            converged = error < self.tolerance * scale
+            if converged or exhausted or len(basis) >= self.max_products:
+                coefficients = vectors[:, lead].to(start)
+                return Extreme(theta, coefficients @ stacked, residual, len(basis), converged or exhausted)
+            beside.append(leftover)
+            basis.append(product / leftover)
+
+
+@dataclass(frozen=True)
+class PowerIteration:
+    """Power iteration with the Rayleigh quotient, the estimator of the reference code (by way of PyHessian).
+
+    Stops when the quotient changes by less than `tolerance`, relative; which says nothing about the error.
+
+    Attributes:
+        name: for logs.
+        tolerance: relative change of theta to stop at.
+        max_products: upper bound on products.
+    """
+
+    name: str
+    tolerance: float
+    max_products: int
+
+    def __post_init__(self) -> None:
+        above("curvature.tolerance", self.tolerance, 0)
+        at_least("curvature.max_products", self.max_products, 1)
+
+    def __call__(self, operator: Operator, start: Tensor) -> Extreme:
+        """Estimate the eigenvalue of largest magnitude.
+
+        Args:
+            operator: symmetric.
+            start: shape (dim,), not zero.
+
+        Returns:
+            The eigenpair, one product behind in its vector.
+        """
+        vector = start / torch.linalg.vector_norm(start)
+        before = float("nan")
+        for products in range(1, self.max_products + 1):
+            product = operator.matvec(vector)
+            theta = float(product @ vector)
+            residual = float(torch.linalg.vector_norm(product - theta * vector))
+            converged = abs(theta - before) < self.tolerance * (abs(before) + 1e-6)
+            length = float(torch.linalg.vector_norm(product))
+            if converged or length == 0 or products == self.max_products:
+                break
+            vector, before = product / length, theta
+        return Extreme(theta, vector, residual, products, converged or length == 0)
+
+
+@dataclass(frozen=True)
+class Dense:
+    """All eigenvalues of the matrix written out. Exact, for at most a few thousand weights.
+
+    Attributes:
+        name: for logs.
+    """
+
+    name: str
+
+    def __call__(self, operator: Operator, start: Tensor) -> Extreme:
+        """Find the eigenvalue of largest magnitude.
+
+        Args:
+            operator: symmetric.
+            start: gives type and device.
+
+        Returns:
+            The eigenpair.
+        """
+        matrix = dense(operator, start)
+        values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
+        lead = int(values.abs().argmax())
+        vector = vectors[:, lead]
+        residual = float(torch.linalg.vector_norm(matrix @ vector - values[lead] * vector))
+        return Extreme(float(values[lead]), vector, residual, operator.dim, True)

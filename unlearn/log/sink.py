@@ -1,0 +1,53 @@
+"""What the pipeline may say while it runs, and the sink that listens to none of it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from unlearn.values.measurement import Measurement
+
+
+class Sink(Protocol):
+    """Receives what a run measures. Leaving it as a context finishes it, with exit code 1 after an exception."""
+
+    def log(self, measurement: Measurement) -> None:
+        """Take one measured step.
+
+        Args:
+            measurement: the row that `steps.csv` gets; None is not logged.
+        """
+
+    def summary(self, values: Mapping[str, Any]) -> None:
+        """Take the run's final values.
+
+        Args:
+            values: may be nested.
+        """
+
+    def figure(self, name: str, path: Path) -> None:
+        """Take a drawn figure.
+
+        Args:
+            name: the key it is shown under.
+            path: an image file.
+        """
+
+    def finish(self, exit_code: int = 0) -> None:
+        """Close the sink; a second call does nothing.
+
+        Args:
+            exit_code: 0 for a run that came to its end.
+        """
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.finish(0 if kind is None else 1)
+
+
+class NoSink(Sink):
+    """Takes everything and keeps nothing."""

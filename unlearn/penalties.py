@@ -1,0 +1,115 @@
+"""Floor 1: penalties added to the cross-entropy. Each is a frozen dataclass; a new one overrides one method or both."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unlearn.values.errors import at_least, choice
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """No penalty, and the base of the others.
+
+    Attributes:
+        name: for logs.
+    """
+
+    name: str
+
+    def of_logits(self, logits: Tensor) -> Tensor:
+        """Penalise outputs, as a mean over the batch.
+
+        Args:
+            logits: shape (b, num_classes).
+
+        Returns:
+            A scalar.
+        """
+        return logits.new_zeros(())
+
+    def of_weights(self, weights: Tensor) -> Tensor:
+        """Penalise weights, whatever the batch.
+
+        Args:
+            weights: flat, shape (dim,).
+
+        Returns:
+            A scalar.
+        """
+        return weights.new_zeros(())
+
+
+@dataclass(frozen=True)
+class SDPenalty(Penalty):
+    """The SD loss of the paper: gamma * mean over the batch of std over the logits, with Bessel's correction.
+
+    Attributes:
+        gamma: strength.
+        normalisation: `per_class` divides the std by the number of classes as well, which is the scale of the gammas of
+            the reference code; `none` is the formula as written.
+    """
+
+    gamma: float
+    normalisation: str
+
+    def __post_init__(self) -> None:
+        at_least("penalty.gamma", self.gamma, 0)
+        choice("penalty.normalisation", self.normalisation, ("per_class", "none"))
+
+    def of_logits(self, logits: Tensor) -> Tensor:
+        """Give gamma * mean_b std_c(logits), divided by the number of classes with `per_class`.
+
+        Args:
+            logits: shape (b, num_classes).
+
+        Returns:
+            A scalar.
+        """
+        spread = spread_of(logits).mean()
+        return self.gamma * (spread / logits.shape[1] if self.normalisation == "per_class" else spread)
+
+
+@dataclass(frozen=True)
+class L2Penalty(Penalty):
+    """The rival of the SD loss: gamma / 2 * norm(weights)^2, the same as weight decay gamma.
+
+    Attributes:
+        gamma: strength.
+        detached: the reference code's text scripts add the norm as a plain number, which has no gradient. True does that.
+    """
+
+    gamma: float
+    detached: bool
+
+    def __post_init__(self) -> None:
+        at_least("penalty.gamma", self.gamma, 0)
+
+    def of_weights(self, weights: Tensor) -> Tensor:
+        """Give gamma / 2 * norm(weights)^2; where `detached`, gamma * norm(weights) without a gradient.
+
+        Args:
+            weights: flat, shape (dim,).
+
+        Returns:
+            A scalar.
+        """
+        if self.detached:
+            return self.gamma * torch.linalg.vector_norm(weights.detach())
+        return self.gamma / 2 * weights.dot(weights)
+
+
+def spread_of(logits: Tensor) -> Tensor:
+    """Standard deviation of each row with Bessel's correction, with a zero gradient where all logits are equal.
+
+    Args:
+        logits: shape (b, num_classes).
+
+    Returns:
+        Shape (b,).
+    """
+    variance = logits.var(dim=1)
+    flat = variance == 0
+    # the derivative of the square root is infinite at 0; a subgradient there is 0
+    return torch.where(flat, 0.0, torch.where(flat, 1.0, variance).sqrt())

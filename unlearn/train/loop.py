@@ -1,0 +1,159 @@
+"""The one SGD loop: any number of learners in step on one schedule."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from unlearn.models.network import clone
+from unlearn.train.learner import Learner, Momentum
+from unlearn.train.objective import Objective
+from unlearn.values.errors import Diverged
+from unlearn.values.rates import LearningRate
+from unlearn.values.schedule import Batch, Schedule
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that determines a training run but the initial weights.
+
+    Attributes:
+        objective: the loss.
+        schedule: which points when.
+        rate: the learning rate of each step.
+        optimizer: momentum and weight decay.
+    """
+
+    objective: Objective
+    schedule: Schedule
+    rate: LearningRate
+    optimizer: Momentum
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step that was just taken.
+
+    Attributes:
+        batch: its points; `batch.step + 1` steps have been taken.
+        lr: its learning rate.
+    """
+
+    batch: Batch
+    lr: float
+
+    @property
+    def taken(self) -> int:
+        """Steps taken so far."""
+        return self.batch.step + 1
+
+
+def train(
+    recipe: Recipe, on_all: Sequence[Learner], on_kept: Sequence[Learner], *, check_every: int = 1, start: int = 0
+) -> Iterator[Step]:
+    """Train learners in step, changing them in place, and pause after each step.
+
+    A learner that trains on the kept points takes no step where the whole batch is forgotten: weights and velocity stay
+    as they are while the schedule, and so the learning rate, goes on (paper.md section 5). Learners share each batch
+    and its augmentation, and nothing that one does reaches another.
+
+    Args:
+        recipe: loss, schedule, learning rate, optimiser.
+        on_all: learners that see every point, such as M.
+        on_kept: learners that never see the forget set, such as M'.
+        check_every: how often losses are looked at; looking waits for the device.
+        start: the first step to take.
+
+    Yields:
+        Each step, after all learners have taken it.
+
+    Raises:
+        Diverged: a loss was NaN or infinite.
+    """
+    objective, device = recipe.objective, recipe.objective.split.labels.device
+    unchecked: list[tuple[int, torch.Tensor]] = []
+    epoch, draws = -1, None
+    for batch in recipe.schedule.batches(start):
+        if batch.epoch != epoch:
+            epoch, draws = batch.epoch, objective.draws(batch.epoch)
+        lr = recipe.rate.at(batch.step)
+        indices = batch.indices.to(device)
+        kept = batch.kept.to(device) if batch.is_visit else indices
+        for learner, points in [(m, indices) for m in on_all] + [(m, kept) for m in on_kept]:
+            if not len(points):
+                continue
+            learner.loss, gradient = objective.gradient(
+                learner.weights,
+                learner.buffers,
+                points,
+                draws=draws,
+                count=len(indices),
+                train=learner.train_mode,
+                step=batch.step,
+            )
+            recipe.optimizer.step_(learner, gradient, lr)
+            unchecked.append((batch.step, learner.loss))
+        if (batch.step + 1) % check_every == 0 or batch.step + 1 == recipe.schedule.total_steps:
+            _check(unchecked, recipe)
+            unchecked.clear()
+        yield Step(batch, lr)
+
+
+def _check(losses: list[tuple[int, torch.Tensor]], recipe: Recipe) -> None:
+    if not losses:
+        return
+    finite = torch.stack([loss for _, loss in losses]).isfinite().tolist()
+    if not all(finite):
+        step = losses[finite.index(False)][0]
+        raise diverged(step + 1, recipe.rate.at(step))
+
+
+def diverged(step: int, lr: float) -> Diverged:
+    """Say that training has left the finite numbers.
+
+    Args:
+        step: steps taken, the bad one included.
+        lr: its learning rate.
+
+    Returns:
+        The error to raise.
+    """
+    return Diverged(f"the loss is not finite at step {step} (lr={lr:g}): try a smaller lr, or less momentum", step)
+
+
+def removal_gradient(
+    recipe: Recipe, at: Learner, batches: Sequence[Batch], *, train_mode: bool = True
+) -> torch.Tensor:
+    """Sum over batches the gradient of M's loss minus that of M', all at the same weights.
+
+    For a batch that is forgotten whole this is its gradient; for points of a batch it is what taking them out changes
+    in the step, (1/b) sum_k grad l(w, x*_k) where M' divides by the batch size. Buffers are not touched.
+
+    Args:
+        recipe: the loss and its augmentation.
+        at: gives weights and buffers.
+        batches: those that hold forgotten points.
+        train_mode: mode of the forward passes.
+
+    Returns:
+        Shape (dim,).
+    """
+    objective, device = recipe.objective, at.weights.device
+    total = torch.zeros_like(at.weights)
+    epoch, draws = -1, None
+    for batch in batches:
+        if batch.epoch != epoch:
+            epoch, draws = batch.epoch, objective.draws(batch.epoch)
+        for sign, points in ((1, batch.indices), (-1, batch.kept)):
+            if len(points):
+                _, gradient = objective.gradient(
+                    at.weights,
+                    clone(at.buffers),
+                    points.to(device),
+                    draws=draws,
+                    count=len(batch.indices),
+                    train=train_mode,
+                    step=batch.step,
+                )
+                total.add_(gradient, alpha=sign)
+    return total

@@ -1,0 +1,142 @@
+"""The training loss as a function of flat weights and a set of points."""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unlearn.data.augmentation import Augmentation, Draws
+from unlearn.data.split import Split
+from unlearn.models.network import Buffers, Network
+from unlearn.penalties import Penalty
+from unlearn.values.errors import choice
+from unlearn.values.streams import generator, seed_for
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Cross-entropy and penalty on the training set.
+
+    Attributes:
+        network: the function.
+        split: D, on the device.
+        penalty: added to the cross-entropy.
+        augmentation: what may be drawn.
+        augment: `each_epoch` draws anew, `once` keeps the first epoch's draws, `off`.
+        renormalise: how M' averages a batch with points taken out: `remaining` divides by the points that are left,
+            `batch_size` by the points that were there, so that it takes the rest of M's gradient and no more.
+        seed: the run's seed, for the streams "augmentation" and "dropout".
+    """
+
+    network: Network
+    split: Split
+    penalty: Penalty
+    augmentation: Augmentation = Augmentation()
+    augment: str = "off"
+    renormalise: str = "remaining"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        choice("schedule.augmentation", self.augment, ("each_epoch", "once", "off"))
+        choice("retrain.renormalise", self.renormalise, ("remaining", "batch_size"))
+
+    def draws(self, epoch: int) -> Draws | None:
+        """Draw an epoch's crops and flips for every training point.
+
+        Args:
+            epoch: 0 for the first.
+
+        Returns:
+            The draws, or None where nothing is augmented.
+        """
+        if self.augment == "off":
+            return None
+        stream = generator(self.seed, "augmentation", 0 if self.augment == "once" else epoch)
+        return self.augmentation.draw(len(self.split), stream, self.split.labels.device)
+
+    def _masks(self, step: int) -> AbstractContextManager[object]:
+        if not any(isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0 for m in self.network.module.modules()):
+            return nullcontext()
+        return _Forked(seed_for(self.seed, "dropout", step), self.split.labels.device)
+
+    def loss(
+        self,
+        weights: Tensor,
+        buffers: Buffers,
+        indices: Tensor,
+        *,
+        draws: Draws | None = None,
+        count: int | None = None,
+        train: bool = True,
+        step: int = 0,
+    ) -> Tensor:
+        """Give the loss on some training points.
+
+        (k / count) * mean(cross-entropy + penalty of the logits) + penalty of the weights, over k points.
+
+        Args:
+            weights: flat, shape (dim,).
+            buffers: in train mode BatchNorm updates them in place.
+            indices: the points, shape (k,).
+            draws: the epoch's augmentation.
+            count: the number of points of the batch that these were taken from; None where they are all.
+            train: train mode or eval mode.
+            step: picks the dropout masks.
+
+        Returns:
+            A scalar in nats.
+        """
+        with self._masks(step):
+            logits = self.network.logits(weights, buffers, self.split.batch(indices, draws), train=train)
+        on_data = F.cross_entropy(logits, self.split.labels[indices]) + self.penalty.of_logits(logits)
+        if count is not None and self.renormalise == "batch_size" and count != len(indices):
+            on_data = on_data * (len(indices) / count)
+        return on_data + self.penalty.of_weights(weights)
+
+    def gradient(
+        self,
+        weights: Tensor,
+        buffers: Buffers,
+        indices: Tensor,
+        *,
+        draws: Draws | None = None,
+        count: int | None = None,
+        train: bool = True,
+        step: int = 0,
+    ) -> tuple[Tensor, Tensor]:
+        """Give loss and gradient on some training points; arguments as for `loss`.
+
+        Args:
+            weights: flat, shape (dim,).
+            buffers: in train mode BatchNorm updates them in place.
+            indices: the points, shape (k,).
+            draws: the epoch's augmentation.
+            count: the number of points of the batch that these were taken from.
+            train: train mode or eval mode.
+            step: picks the dropout masks.
+
+        Returns:
+            The loss, detached, and its gradient, shape (dim,).
+        """
+        point = weights.detach().requires_grad_()
+        loss = self.loss(point, buffers, indices, draws=draws, count=count, train=train, step=step)
+        (gradient,) = torch.autograd.grad(loss, point)
+        return loss.detach(), gradient
+
+
+class _Forked(AbstractContextManager[None]):
+    """Seed torch's global generators for a forward pass and put them back, since dropout knows no other."""
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        devices = [device.index or 0] if device.type == "cuda" else []
+        self._fork = torch.random.fork_rng(devices=devices)
+        self._seed = seed
+
+    def __enter__(self) -> None:
+        self._fork.__enter__()
+        torch.manual_seed(self._seed)
+
+    def __exit__(self, *exception: object) -> None:
+        self._fork.__exit__(*exception)

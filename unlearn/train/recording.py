@@ -1,0 +1,173 @@
+"""What training keeps for the methods. Memory does not grow with the steps but for what is listed as growing."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from unlearn.models.network import clone
+from unlearn.train.learner import Learner
+from unlearn.train.loop import Recipe, Step, removal_gradient
+from unlearn.values.errors import UserError
+from unlearn.values.schedule import Batch, Schedule
+
+# what can be recorded, and how many vectors of the size of the model it takes
+RECORDS = {
+    "initial_gradient": "one",
+    "first_gradient": "one",
+    "updates": "one",
+    "checkpoint_gradients": "two",
+    "visit_gradients": "one a visit",
+    "checkpoints": "one a checkpoint",
+}
+
+
+def vectors_needed(records: frozenset[str], schedule: Schedule, checkpoint_every: int) -> int:
+    """Count the vectors that a recording will hold at its end.
+
+    Args:
+        records: names of `RECORDS`.
+        schedule: of the recorded phase.
+        checkpoint_every: K.
+
+    Returns:
+        How many vectors of the size of the model, w_0 not counted.
+    """
+    growing = schedule.visits() if "visit_gradients" in records else 0
+    if "checkpoints" in records:
+        growing += schedule.total_steps // checkpoint_every
+    fixed = {"one": 1, "two": 2}
+    return growing + sum(fixed.get(RECORDS[name], 0) for name in records)
+
+
+def check_records(records: frozenset[str]) -> None:
+    """Refuse unknown names.
+
+    Args:
+        records: what the user listed.
+
+    Raises:
+        UserError: a name is not one of `RECORDS`.
+    """
+    unknown = sorted(records - RECORDS.keys())
+    if unknown:
+        raise UserError(f"training.record={unknown[0]}: choose from auto, {', '.join(RECORDS)}")
+
+
+@dataclass
+class Recording:
+    """What was seen while M trained.
+
+    Attributes:
+        initial: w_0 with its buffers.
+        per_epoch: how many batches of the first epoch hold a forgotten point.
+        visits: how many steps so far held one.
+        plain: sum over visits of lr, the first-order effect of a visit under plain SGD.
+        momentum_aware: sum over visits s of sum_{i=s..t} lr_i mu^(i-s), its effect by step t under momentum mu.
+        initial_gradient: of the removal at w_0, summed over the first epoch's visits.
+        first_gradient: the same at w_1, the weights just after the first visit.
+        update_sum: sum over visits of w_{s+1} - w_s.
+        checkpoint_correction: sum over checkpoints c of (visits since c) * lr * (removal gradient at w_c) / per_epoch.
+        visit_gradients: M's gradient at each visit.
+        checkpoints: weights every K steps, on the CPU.
+    """
+
+    recipe: Recipe
+    initial: Learner
+    records: frozenset[str]
+    checkpoint_every: int
+    per_epoch: int = 0
+    visits: int = 0
+    plain: float = 0.0
+    momentum_aware: float = 0.0
+    initial_gradient: Tensor | None = None
+    first_gradient: Tensor | None = None
+    update_sum: Tensor | None = None
+    checkpoint_correction: Tensor | None = None
+    visit_gradients: list[Tensor] = field(default_factory=list)
+    checkpoints: list[Tensor] = field(default_factory=list)
+    _carried: float = 0.0
+    _first_epoch: list[Batch] = field(default_factory=list)
+    _checkpoint: Learner | None = None
+    _checkpoint_gradient: Tensor | None = None
+
+    @classmethod
+    def start(cls, recipe: Recipe, initial: Learner, records: frozenset[str], checkpoint_every: int) -> "Recording":
+        """Begin before the first step.
+
+        Args:
+            recipe: of the recorded phase.
+            initial: w_0; copied.
+            records: names of `RECORDS`.
+            checkpoint_every: K, steps between checkpoints.
+
+        Returns:
+            A recording with the gradient at w_0 taken, where asked for.
+        """
+        start = Learner.start(initial.weights, initial.buffers)
+        self = cls(recipe, start, records, checkpoint_every)
+        if recipe.schedule.forget and recipe.schedule.epochs:
+            self._first_epoch = [batch for batch in recipe.schedule.epoch(0) if batch.is_visit]
+        self.per_epoch = len(self._first_epoch)
+        zeros = torch.zeros_like(initial.weights)
+        if "initial_gradient" in records:
+            self.initial_gradient = removal_gradient(recipe, start, self._first_epoch)
+        if "updates" in records:
+            self.update_sum = zeros.clone()
+        if "checkpoint_gradients" in records:
+            self._checkpoint, self.checkpoint_correction = start, zeros.clone()
+        return self
+
+    def observe(self, step: Step, original: Learner) -> None:
+        """Look at M just after a step.
+
+        Args:
+            step: the step.
+            original: M; its gradient, velocity and weights are read.
+        """
+        momentum = self.recipe.optimizer.momentum
+        self._carried = momentum * self._carried + step.batch.is_visit
+        self.momentum_aware += step.lr * self._carried
+        if step.batch.is_visit:
+            self.visits += 1
+            self.plain += step.lr
+            self._observe_visit(step, original)
+        if step.taken % self.checkpoint_every == 0:
+            if "checkpoints" in self.records:
+                self.checkpoints.append(original.weights.to("cpu", copy=True))
+            if "checkpoint_gradients" in self.records:
+                self._checkpoint = Learner.start(original.weights, original.buffers)
+                self._checkpoint_gradient = None
+
+    def _observe_visit(self, step: Step, original: Learner) -> None:
+        if "first_gradient" in self.records and self.first_gradient is None:
+            self.first_gradient = removal_gradient(self.recipe, original, self._first_epoch)
+        if "visit_gradients" in self.records and original.gradient is not None:
+            self.visit_gradients.append(original.gradient.clone())
+        if self.update_sum is not None:
+            self.update_sum.add_(original.velocity, alpha=-step.lr)
+        if self.checkpoint_correction is not None and self._checkpoint is not None:
+            if self._checkpoint_gradient is None:
+                self._checkpoint_gradient = removal_gradient(self.recipe, self._checkpoint, self._first_epoch)
+            self.checkpoint_correction.add_(self._checkpoint_gradient, alpha=step.lr / self.per_epoch)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a method may look at, at one moment of training.
+
+    Attributes:
+        recipe: of the recorded phase.
+        step: t, steps taken.
+        original: M. Methods must not change it.
+        retrained: M'. Only `retrain` and the oracles of tests look at it.
+        recording: what was kept.
+        seed: for the stream "method".
+    """
+
+    recipe: Recipe
+    step: int
+    original: Learner
+    retrained: Learner
+    recording: Recording
+    seed: int
