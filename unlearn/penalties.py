@@ -77,7 +77,7 @@ class L2Penalty(Penalty):
 
     Attributes:
         gamma: strength.
-        detached: the reference code's text scripts add the norm as a plain number, which has no gradient. True does that.
+        detached: whether the norm is added as a number without a gradient, as the reference code's text scripts do.
     """
 
     gamma: float

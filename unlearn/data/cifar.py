@@ -1,5 +1,6 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky 2009): the published files, or files of the same layout with other content."""
 
+import gzip
 import io
 import sys
 import tarfile
@@ -112,11 +113,12 @@ class Cifar:
         return parts[0], parts[1], len(train.classes)
 
     def _fetch(self, library: type[CIFAR10]) -> CIFAR10:
-        if not self.download:
-            _refuse_changed(library, self._folder)
-            raise self._absent(library, f"no complete {self.name} in this folder, and dataset.download=false")
-        # not downloaded over, not left half-written, and by one job of a sweep at a time
         archive = self._folder / library.filename
+        if not self.download or not archive.exists():
+            _refuse_changed(library, self._folder)
+        if not self.download:
+            raise self._absent(library, f"no complete {self.name} in this folder, and dataset.download=false")
+        # one job of a sweep at a time; with an archive there, another job may have been unpacking it until now
         quiet = sys.stderr if sys.stderr.isatty() else io.StringIO()
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -179,12 +181,13 @@ def _read_archive(archive: Path, folder: str, names: list[str]) -> dict[str, byt
     files: dict[str, bytes] = {}
     try:
         # in the archive's own order: going back would decompress it again
-        with tarfile.open(archive, "r:gz") as tar:
+        with gzip.open(archive) as packed, tarfile.open(fileobj=packed, mode="r:") as tar:
             for member in tar:
                 name = wanted.get(PurePosixPath(member.name))
                 content = tar.extractfile(member) if name is not None and member.isfile() else None
                 if name is not None and content is not None:
                     files[name] = content.read()
+            packed.read()  # gzip's own checksum is at the end
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
         raise UserError(f"{archive}: is not a complete tar.gz archive ({_line(error)})") from error
     missing = [str(path) for path, name in wanted.items() if name not in files]

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
@@ -249,10 +250,9 @@ def checked(indices: tuple[int, ...], size: int, key: str) -> tuple[int, ...]:
     if ordered[0] < 0 or ordered[-1] >= size:
         wrong = ordered[0] if ordered[0] < 0 else ordered[-1]
         raise UserError(f"{key}: {wrong} is out of range; training points are 0 to {size - 1}")
-    for left, right in zip(ordered, ordered[1:], strict=False):
+    for left, right in pairwise(ordered):
         if left == right:
             raise UserError(f"{key}: {left} is listed twice")
     if len(ordered) == size:
         raise UserError(f"{key}: selects all {size} training points; nothing would be left to retrain on")
     return tuple(ordered)
-

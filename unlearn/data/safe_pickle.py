@@ -46,7 +46,8 @@ class _Array(np.ndarray):
 
     def __setstate__(self, state: tuple[Any, ...], /) -> None:
         _version, shape, element, is_fortran, raw = state
-        super().__setstate__(_from_bytes(raw, element, shape, "F" if is_fortran else "C").__reduce__()[2])
+        rebuilt: Any = _from_bytes(raw, element, shape, "F" if is_fortran else "C").__reduce__()
+        super().__setstate__(rebuilt[2])
 
 
 def _from_bytes(raw: bytes | str, element: _ElementType, shape: tuple[int, ...], order: Any) -> np.ndarray:

@@ -2,11 +2,13 @@
 
 import hashlib
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from unlearn.data.augmentation import Draws, augment
+from unlearn.data.augmentation import Augmentation, Draws, augment
+from unlearn.values.errors import UserError
 from unlearn.values.streams import generator
 
 
@@ -110,6 +112,24 @@ class Data:
         return replace(self, train=self.train.to(device), test=self.test.to(device))
 
 
+class Dataset(Protocol):
+    """A choice of the config group `dataset`."""
+
+    @property
+    def name(self) -> str:
+        """What the run's records call it."""
+        ...
+
+    @property
+    def augment(self) -> Augmentation:
+        """What may be drawn for a training point."""
+        ...
+
+    def load(self, seed: int) -> Data:
+        """Read both parts; the seed chooses the points of `dataset.train_size`."""
+        ...
+
+
 def subset(split: Split, size: int | None, seed: int) -> Split:
     """Take a seeded subset that keeps the stored order (`dataset.train_size`).
 
@@ -120,8 +140,13 @@ def subset(split: Split, size: int | None, seed: int) -> Split:
 
     Returns:
         The split, or `size` points of it.
+
+    Raises:
+        UserError: there are fewer points than `size`, or `size` is below 1.
     """
-    if size is None or size >= len(split):
+    if size is None:
         return split
+    if not 1 <= size <= len(split):
+        raise UserError(f"dataset.train_size={size}: must lie between 1 and the {len(split)} training points")
     chosen = torch.randperm(len(split), generator=generator(seed, "subset"))[:size]
     return split.take(chosen.sort().values)

@@ -1,15 +1,18 @@
-"""What the pipeline may say while it runs, and the sink that listens to none of it."""
+"""What the pipeline may say while it runs."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from unlearn.values.measurement import Measurement
 
 
-class Sink(Protocol):
-    """Receives what a run measures. Leaving it as a context finishes it, with exit code 1 after an exception."""
+class Sink:
+    """Takes what a run measures; this one keeps nothing, others derive from it.
+
+    Used as a context it always finishes: with exit code 1 after an exception, else with 0.
+    """
 
     def log(self, measurement: Measurement) -> None:
         """Take one measured step.
@@ -22,14 +25,14 @@ class Sink(Protocol):
         """Take the run's final values.
 
         Args:
-            values: may be nested.
+            values: may be nested; None is left out.
         """
 
     def figure(self, name: str, path: Path) -> None:
         """Take a drawn figure.
 
         Args:
-            name: the key it is shown under.
+            name: the figure's name.
             path: an image file.
         """
 
@@ -47,7 +50,3 @@ class Sink(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.finish(0 if kind is None else 1)
-
-
-class NoSink(Sink):
-    """Takes everything and keeps nothing."""

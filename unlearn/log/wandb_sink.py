@@ -1,13 +1,12 @@
 """Weights & Biases as a sink. `import wandb` waits until a run asks for it: it costs a second."""
 
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unlearn.log.sink import NoSink, Sink
+from unlearn.log.sink import Sink
 from unlearn.values.errors import UserError, choice
 from unlearn.values.measurement import COLUMNS, Measurement
 
@@ -70,7 +69,7 @@ class WandbSettings:
             The sink; one that keeps nothing where the mode is `disabled` or W&B fails.
         """
         if self.mode == "disabled":
-            return NoSink()
+            return Sink()
         import wandb
 
         try:
@@ -88,21 +87,105 @@ class WandbSettings:
                 save_code=False,
                 settings=wandb.Settings(silent=True, console="off", disable_git=True, disable_code=True),
             )
-        except _failures() as error:
-            _warn(error)
-            return NoSink()
+        except Exception as error:
+            _only_from_wandb(error)
+            return Sink()
         return WandbSink(run)
 
 
 class WandbSink(Sink):
-    """A W&B run. The first failure inside W&B is reported as a warning; after it the sink is quiet, the run goes on."""
+    """A W&B run. The first failure inside W&B is told as a warning; from then on the sink is quiet, the run goes on."""
 
     def __init__(self, run: "wandb.Run") -> None:
         self._run = run
+        self._open = True
         self._quiet = False
-        self._finished = False
-        with self._guard():
-            run.define_metric("step")
-            for column in COLUMNS:
-                if column.name != "step":
-                    run.define_metric(column.name, step_metric="step")
+        self._try(self._define)
+
+    def _define(self) -> None:
+        self._run.define_metric("step")
+        for column in COLUMNS:
+            if column.name != "step":
+                self._run.define_metric(column.name, step_metric="step")
+
+    def log(self, measurement: Measurement) -> None:
+        """Log the columns of one step that were measured.
+
+        Args:
+            measurement: the row that `steps.csv` gets.
+        """
+        measured = {key: value for key, value in asdict(measurement).items() if value is not None}
+        self._try(lambda: self._run.log(measured))
+
+    def summary(self, values: Mapping[str, Any]) -> None:
+        """Write the run's summary; nested keys are joined by `/`.
+
+        Args:
+            values: may be nested; None is left out.
+        """
+        self._try(lambda: self._run.summary.update(flatten(values)))
+
+    def figure(self, name: str, path: Path) -> None:
+        """Log an image as `figures/NAME`.
+
+        Args:
+            name: the figure's name.
+            path: an image file.
+        """
+        import wandb
+
+        self._try(lambda: self._run.log({f"figures/{name}": wandb.Image(str(path))}))
+
+    def finish(self, exit_code: int = 0) -> None:
+        """Finish the W&B run, also where the sink went quiet; a second call does nothing.
+
+        Args:
+            exit_code: 0 for a run that came to its end.
+        """
+        if self._open:
+            self._open = False
+            self._try(lambda: self._run.finish(exit_code), when_quiet=True)
+
+    def _try(self, call: Callable[[], object], when_quiet: bool = False) -> None:
+        if self._quiet and not when_quiet:
+            return
+        try:
+            call()
+        except Exception as error:
+            _only_from_wandb(error, told=self._quiet)
+            self._quiet = True
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Join nested keys by `/` and leave None out.
+
+    Args:
+        values: may be nested.
+        prefix: put before every key.
+
+    Returns:
+        One level of keys.
+
+    >>> flatten({"accuracy": {"original": {"test": 0.5, "forget": None}}})
+    {'accuracy/original/test': 0.5}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}/")
+        elif value is not None:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _only_from_wandb(error: Exception, told: bool = False) -> None:
+    """Let W&B's failures pass with a warning, and nothing else.
+
+    W&B raises its own errors, the system's, pydantic's (ValueError), and some of its connection's that derive from
+    Exception alone and have no public name; so the class's module tells.
+    """
+    if not (isinstance(error, OSError | ValueError | RuntimeError) or type(error).__module__.startswith("wandb.")):
+        raise error
+    if not told:
+        text = " ".join(str(error).split())
+        logger.warning("W&B failed (%s: %s); the run goes on without it", type(error).__name__, text)

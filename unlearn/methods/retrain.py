@@ -33,5 +33,5 @@ class Retrain:
             w'' = w'.
         """
         schedule = trained.recipe.schedule
-        points = sum(len(batch.kept) for batch in schedule.batches() if batch.step < trained.step)
+        points = sum(len(batch.kept) for batch in schedule.batches() if batch.step < trained.recording.steps)
         return Unlearned(trained.retrained.weights, trained.retrained.buffers, points)

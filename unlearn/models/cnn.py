@@ -22,7 +22,7 @@ class CNN(ModelSpec):
     Attributes:
         widths: channels of each block; every block halves the image.
         activation: one of `ACTIVATIONS`.
-        norm: one of `NORMS`; `batch` has buffers, `group` has none and normalises gcd(8, width) groups of channels.
+        norm: one of `NORMS`; `batch` has buffers, `group` has none and normalises gcd(4, width) groups of channels.
     """
 
     widths: tuple[int, ...]
@@ -37,7 +37,7 @@ class CNN(ModelSpec):
     def _norm(self, width: int) -> nn.Module:
         if self.norm == "batch":
             return nn.BatchNorm2d(width)
-        return nn.GroupNorm(gcd(8, width), width) if self.norm == "group" else nn.Identity()
+        return nn.GroupNorm(gcd(4, width), width) if self.norm == "group" else nn.Identity()
 
     def _module(self, shape: torch.Size, num_classes: int) -> nn.Module:
         shrink = 2 ** len(self.widths)
@@ -46,6 +46,8 @@ class CNN(ModelSpec):
         for inputs, outputs in pairwise((channels, *self.widths)):
             # a norm has its own shift: a bias before it would be a second one
             convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=self.norm == "none")
+            # torch's default draw is narrower; with averages after it the signal would fade and training start slowly
+            nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
             layers += [convolution, self._norm(outputs), activation(self.activation), nn.AvgPool2d(2)]
         left = self.widths[-1] * (shape[1] // shrink) * (shape[2] // shrink)
         return nn.Sequential(*layers, nn.Flatten(), nn.Linear(left, num_classes))

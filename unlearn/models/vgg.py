@@ -21,7 +21,7 @@ class VGG(ModelSpec):
         classifier = nn.Linear(512, num_classes)
         # torchvision sets these inside its VGG class, which would draw 120 M weights of a classifier not used here
         for layer in features:
-            if isinstance(layer, nn.Conv2d):
+            if isinstance(layer, nn.Conv2d) and layer.bias is not None:
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
                 nn.init.zeros_(layer.bias)
         nn.init.normal_(classifier.weight, 0, 0.01)

@@ -50,7 +50,7 @@ class RunFolder:
             with tempfile.TemporaryFile(dir=path):
                 pass  # only a real file tells whether a full or read-only disk takes one
         if held:
-            raise UserError(f"{path}: holds a run already ({' and '.join(held)}); choose a new folder or delete this one")
+            raise UserError(f"{path}: holds a run already ({' and '.join(held)}); choose another folder")
         return cls(path)
 
     def write_config(self, text: str) -> Path:

@@ -91,7 +91,7 @@ def _version(name: str) -> str | None:
 
 
 def _command_line() -> list[str]:
-    """The command line without the place of the program and of the user's home, which differ from machine to machine."""
+    # where the program and the home lie says nothing about the run, and differs from machine to machine
     home = os.path.expanduser("~")
     words = [Path(sys.argv[0]).name, *sys.argv[1:]]
     return [word.replace(home, "~") if len(home) > 1 else word for word in words]

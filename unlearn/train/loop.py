@@ -105,25 +105,10 @@ def _check(losses: list[tuple[int, torch.Tensor]], recipe: Recipe) -> None:
     finite = torch.stack([loss for _, loss in losses]).isfinite().tolist()
     if not all(finite):
         step = losses[finite.index(False)][0]
-        raise diverged(step + 1, recipe.rate.at(step))
+        raise Diverged(step + 1, recipe.rate.at(step))
 
 
-def diverged(step: int, lr: float) -> Diverged:
-    """Say that training has left the finite numbers.
-
-    Args:
-        step: steps taken, the bad one included.
-        lr: its learning rate.
-
-    Returns:
-        The error to raise.
-    """
-    return Diverged(f"the loss is not finite at step {step} (lr={lr:g}): try a smaller lr, or less momentum", step)
-
-
-def removal_gradient(
-    recipe: Recipe, at: Learner, batches: Sequence[Batch], *, train_mode: bool = True
-) -> torch.Tensor:
+def removal_gradient(recipe: Recipe, at: Learner, batches: Sequence[Batch], *, train_mode: bool = True) -> torch.Tensor:
     """Sum over batches the gradient of M's loss minus that of M', all at the same weights.
 
     For a batch that is forgotten whole this is its gradient; for points of a batch it is what taking them out changes

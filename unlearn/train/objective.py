@@ -1,6 +1,7 @@
 """The training loss as a function of flat weights and a set of points."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,8 @@ from unlearn.models.network import Buffers, Network
 from unlearn.penalties import Penalty
 from unlearn.values.errors import choice
 from unlearn.values.streams import generator, seed_for
+
+NO_AUGMENTATION = Augmentation()
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Objective:
     network: Network
     split: Split
     penalty: Penalty
-    augmentation: Augmentation = Augmentation()
+    augmentation: Augmentation = NO_AUGMENTATION
     augment: str = "off"
     renormalise: str = "remaining"
     seed: int = 0
@@ -59,7 +62,7 @@ class Objective:
     def _masks(self, step: int) -> AbstractContextManager[object]:
         if not any(isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0 for m in self.network.module.modules()):
             return nullcontext()
-        return _Forked(seed_for(self.seed, "dropout", step), self.split.labels.device)
+        return _forked(seed_for(self.seed, "dropout", step), self.split.labels.device)
 
     def loss(
         self,
@@ -126,17 +129,9 @@ class Objective:
         return loss.detach(), gradient
 
 
-class _Forked(AbstractContextManager[None]):
+@contextmanager
+def _forked(seed: int, device: torch.device) -> Iterator[None]:
     """Seed torch's global generators for a forward pass and put them back, since dropout knows no other."""
-
-    def __init__(self, seed: int, device: torch.device) -> None:
-        devices = [device.index or 0] if device.type == "cuda" else []
-        self._fork = torch.random.fork_rng(devices=devices)
-        self._seed = seed
-
-    def __enter__(self) -> None:
-        self._fork.__enter__()
-        torch.manual_seed(self._seed)
-
-    def __exit__(self, *exception: object) -> None:
-        self._fork.__exit__(*exception)
+    with torch.random.fork_rng(devices=[device.index or 0] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from unlearn.models.network import clone
 from unlearn.train.learner import Learner
 from unlearn.train.loop import Recipe, Step, removal_gradient
 from unlearn.values.errors import UserError
@@ -59,9 +58,14 @@ class Recording:
     """What was seen while M trained.
 
     Attributes:
+        recipe: of the recorded phase.
+        records: names of `RECORDS`.
+        checkpoint_every: K, steps between checkpoints.
         initial: w_0 with its buffers.
         per_epoch: how many batches of the first epoch hold a forgotten point.
-        visits: how many steps so far held one.
+        steps: t, how many steps M has taken.
+        visits: how many of them held one.
+        rate_sum: sum of lr over all steps so far.
         plain: sum over visits of lr, the first-order effect of a visit under plain SGD.
         momentum_aware: sum over visits s of sum_{i=s..t} lr_i mu^(i-s), its effect by step t under momentum mu.
         initial_gradient: of the removal at w_0, summed over the first epoch's visits.
@@ -77,7 +81,9 @@ class Recording:
     records: frozenset[str]
     checkpoint_every: int
     per_epoch: int = 0
+    steps: int = 0
     visits: int = 0
+    rate_sum: float = 0.0
     plain: float = 0.0
     momentum_aware: float = 0.0
     initial_gradient: Tensor | None = None
@@ -126,6 +132,8 @@ class Recording:
             original: M; its gradient, velocity and weights are read.
         """
         momentum = self.recipe.optimizer.momentum
+        self.rate_sum += step.lr
+        self.steps = step.taken
         self._carried = momentum * self._carried + step.batch.is_visit
         self.momentum_aware += step.lr * self._carried
         if step.batch.is_visit:
@@ -158,7 +166,6 @@ class Trained:
 
     Attributes:
         recipe: of the recorded phase.
-        step: t, steps taken.
         original: M. Methods must not change it.
         retrained: M'. Only `retrain` and the oracles of tests look at it.
         recording: what was kept.
@@ -166,7 +173,6 @@ class Trained:
     """
 
     recipe: Recipe
-    step: int
     original: Learner
     retrained: Learner
     recording: Recording

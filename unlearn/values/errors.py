@@ -12,8 +12,8 @@ class Diverged(UserError):
         step: the step at which the loss was not finite, counted from 1.
     """
 
-    def __init__(self, message: str, step: int) -> None:
-        super().__init__(message)
+    def __init__(self, step: int, lr: float) -> None:
+        super().__init__(f"the loss is not finite at step {step} (lr={lr:g}): try a smaller lr, or less momentum")
         self.step = step
 
 

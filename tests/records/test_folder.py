@@ -1,0 +1,104 @@
+import json
+import math
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from unlearn.records.folder import RunFolder
+from unlearn.values.errors import UserError
+from unlearn.values.flat import Layout
+from unlearn.values.measurement import COLUMNS, Measurement
+
+
+def measured(step: int, v: float | None = 0.1, loss: float = 2.3) -> Measurement:
+    return Measurement(step, 0, 0.1, 1, loss, None, 0, 0.2, 0.3, v, None, None, None, None, None, 0.0)
+
+
+def test_rows_read_back_as_the_same_numbers(tmp_path):
+    folder = RunFolder.create(tmp_path / "a" / "run")
+    awkward = [0.1 + 0.2, 1e-300, 1 / 3, 5.0]
+    for step, v in enumerate(awkward):
+        folder.append(measured(step, v))
+    table = pd.read_csv(folder.path / "steps.csv")
+    assert list(table.columns) == [column.name for column in COLUMNS]
+    assert table["verification_error"].tolist() == awkward
+    assert table["sigma"].isna().all()
+
+
+def test_a_row_is_on_disk_at_once_and_the_text_is_fixed(tmp_path):
+    folder = RunFolder.create(tmp_path)
+    folder.append(measured(1))
+    folder.append(measured(2, v=None))
+    header, *rows = (tmp_path / "steps.csv").read_bytes().decode().split("\n")
+    assert header.startswith("step,epoch,lr,")
+    assert rows == ["1,0,0.1,1,2.3,,0,0.2,0.3,0.1,,,,,,0.0", "2,0,0.1,1,2.3,,0,0.2,0.3,,,,,,,0.0", ""]
+
+
+def test_a_diverged_loss_reads_back(tmp_path):
+    folder = RunFolder.create(tmp_path)
+    folder.append(measured(1, loss=math.inf))
+    folder.append(measured(2, loss=math.nan))
+    assert pd.read_csv(tmp_path / "steps.csv")["loss"].tolist() == pytest.approx([math.inf, math.nan], nan_ok=True)
+
+
+def test_json_has_no_nan_and_keeps_the_order(tmp_path):
+    path = RunFolder.create(tmp_path).write_json(
+        "summary", {"z": 1 / 3, "a": {"x": math.nan, "y": [math.inf, 2, "é", None, True]}, "t": (1, -math.inf)}
+    )
+    assert path == tmp_path / "summary.json"
+    read = json.loads(path.read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    assert read == {"z": 1 / 3, "a": {"x": None, "y": [None, 2, "é", None, True]}, "t": [1, None]}
+    assert list(read) == ["z", "a", "t"]
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
+    folder = RunFolder.create(tmp_path)
+    folder.write_json("summary", {"a": 1})
+
+    def full_disk(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full_disk)
+    with pytest.raises(UserError, match=r"summary\.json: cannot be written \(No space left on device\)"):
+        folder.write_json("summary", {"a": 2})
+    assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
+    assert json.loads((tmp_path / "summary.json").read_text()) == {"a": 1}
+
+
+def test_config_is_written_as_given(tmp_path):
+    assert RunFolder.create(tmp_path).write_config("seed: 0\n").read_text() == "seed: 0\n"
+    assert (tmp_path / "config.yaml").exists()
+
+
+def test_views_of_one_vector_are_saved_apart(tmp_path):
+    layout = Layout.of(torch.nn.Linear(3, 2))
+    vector = torch.arange(8.0)
+    tensors = {**layout.views(vector), "transposed": torch.arange(6).reshape(2, 3).T}
+    path = RunFolder.create(tmp_path).save_weights("original", tensors)
+    assert path == tmp_path / "weights" / "original.safetensors"
+    read = load_file(path)
+    assert torch.equal(layout.flatten(read), vector)
+    assert torch.equal(read["transposed"], tensors["transposed"])
+
+
+@pytest.mark.parametrize("mark", ["summary.json", "steps.csv"])
+def test_a_folder_with_a_run_is_refused(tmp_path, mark):
+    (tmp_path / mark).write_text("")
+    with pytest.raises(UserError, match=f"holds a run already .{mark}"):
+        RunFolder.create(tmp_path)
+
+
+def test_a_folder_with_other_files_is_taken(tmp_path):
+    (tmp_path / ".hydra").mkdir()
+    assert RunFolder.create(tmp_path).path == tmp_path
+    assert [path.name for path in tmp_path.iterdir()] == [".hydra"]
+
+
+@pytest.mark.parametrize("path", ["file", "file/below"])
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path, path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot be written \(.*\); choose another folder") as caught:
+        RunFolder.create(tmp_path / path)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,81 @@
+"""The entrypoint: `python -m unlearn`, also the console script `unlearn`. Heavy imports come late."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from unlearn.pipeline.config import register
+from unlearn.values.errors import UserError
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+_NOISE = ("full_key:", "object_type=", "reference_type=", "See https:", "Set the environment")
+
+
+def one_line(error: BaseException) -> str:
+    """Say an error in one line.
+
+    Args:
+        error: of ours, of Hydra or of OmegaConf, whose messages run over several lines.
+
+    Returns:
+        The message without line breaks and without their internals.
+    """
+    text = str(error).partition("Config search path:")[0]
+    if isinstance(error, HydraException) and isinstance(error.__cause__, OmegaConfBaseException):
+        text += f"\n{error.__cause__}"  # Hydra names the override, OmegaConf what is wrong with it
+    lines = (line.strip() for line in text.splitlines())
+    return " ".join(line for line in lines if line and not line.startswith(_NOISE)) or type(error).__name__
+
+
+def task(cfg: DictConfig) -> float | None:
+    """Do one job.
+
+    Args:
+        cfg: the composed config.
+
+    Returns:
+        The verification error, for sweepers that optimise.
+
+    Raises:
+        UserError: the input is wrong; the run folder is gone again where nothing was measured.
+    """
+    from unlearn.pipeline.run import run
+
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    try:
+        value = run(cfg, folder)["verification_error"]
+    except UserError as error:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            logging.getLogger(__name__).error("error: %s", one_line(error))
+        raise
+    return None if value is None else float(value)
+
+
+def main() -> None:
+    """Run from the command line. Bad input gets one line on stderr and exit code 2."""
+    register()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us, who print them shorter
+    command = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)
+    try:
+        command()
+    except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
+        sys.exit(_report(error))
+
+
+def _report(error: BaseException) -> int:
+    sys.stderr.write(f"error: {one_line(error)}\n")
+    return 2
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""v against its proxy, and against the proxy that knows nothing but the step count."""
+
+from matplotlib.figure import Figure
+from pandas import Series
+from scipy.stats import spearmanr
+
+from unlearn.figures import style
+from unlearn.figures.saved import Saved
+
+V = "verification_error"
+PROXY = "unlearning_error_unrolled"
+
+
+def draw(run: Saved) -> Figure | None:
+    """Draw v against the unrolled unlearning error and against the step count, each with Spearman's rho.
+
+    Args:
+        run: the saved values.
+
+    Returns:
+        The figure, or None where fewer than two steps have both, or v never changes.
+    """
+    both = run.steps[["step", PROXY, V]].dropna()
+    if len(both) < 2 or both[V].nunique() < 2:
+        return None
+    log = bool((both > 0).all(axis=None))
+    figure = style.blank(8.6, 4.0)
+    left, right = figure.subplots(1, 2, sharey=True)
+    for axes, proxy, title, label in (
+        (left, both[PROXY], "v against e", "e, unrolled (weight units)"),
+        (right, both["step"], "v against the step count", "t (steps)"),
+    ):
+        points = axes.scatter(proxy, both[V], c=both["step"], cmap="viridis", s=26, edgecolors="black", linewidths=0.4)
+        axes.set_title(f"{title}: {agreement(proxy, both[V])}", fontsize=10)
+        axes.set_xlabel(label)
+        if log:
+            axes.set_xscale("log")
+            axes.set_yscale("log")
+        style.tidy(axes)
+    left.set_ylabel("v, verification error (weight units)")
+    figure.colorbar(points, ax=[left, right], label="t (steps)", pad=0.02)
+    return figure
+
+
+def agreement(proxy: Series, v: Series) -> str:
+    """Say how well two columns rank alike.
+
+    Args:
+        proxy: one value a step.
+        v: one value a step.
+
+    Returns:
+        Spearman's rho and n; no rho where fewer than three points, or equal ones, leave nothing to rank.
+    """
+    if len(v) < 3 or proxy.nunique() < 2 or v.nunique() < 2:
+        return f"n = {len(v)}"
+    return rf"Spearman $\rho$ = {spearmanr(proxy, v).statistic:.3f}, n = {len(v)}"

@@ -1,0 +1,51 @@
+"""Reads what a run has saved."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from unlearn.values.errors import UserError
+from unlearn.values.measurement import COLUMNS
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A run's saved values.
+
+    Attributes:
+        steps: the rows of `steps.csv` as float64; NaN where a cell is empty or infinite.
+        summary: the content of `summary.json`; empty where the run was stopped before it wrote one.
+    """
+
+    steps: pd.DataFrame
+    summary: dict[str, Any]
+
+
+def read(folder: Path) -> Saved:
+    """Read a run folder.
+
+    Args:
+        folder: holds `steps.csv`, and `summary.json` once the run has ended.
+
+    Returns:
+        The saved values.
+
+    Raises:
+        UserError: the folder holds no run, or one that cannot be read.
+    """
+    try:
+        steps = pd.read_csv(folder / "steps.csv", dtype=float).replace([np.inf, -np.inf], np.nan)
+        missing = [column.name for column in COLUMNS if column.name not in steps]
+        if missing:
+            raise UserError(f"{folder}: steps.csv lacks {', '.join(missing)}; draw it with the version that wrote it")
+        summary = folder / "summary.json"
+        return Saved(steps, json.loads(summary.read_text(encoding="utf-8")) if summary.exists() else {})
+    except FileNotFoundError as error:
+        raise UserError(f"{folder}: holds no run (no steps.csv); give the folder that a run wrote") from error
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{folder}: cannot be read ({reason}); steps.csv and summary.json must be whole") from error

@@ -1,0 +1,1 @@
+"""Floor 2: metrics, one file each. Pure functions of tensors and numbers."""

@@ -1,0 +1,40 @@
+"""Correlations of the verification error with its proxies, the null proxies among them.
+
+In one run both v and e grow with t, so a plain correlation mostly says that. First differences take the trend out, and
+the step count as a rival shows how much of the correlation any growing number would have had.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+
+def correlation(x: Sequence[float | None], y: Sequence[float | None]) -> dict[str, Any]:
+    """Correlate two series over steps, plain and by first differences.
+
+    Args:
+        x: one value a measured step; None or NaN where there is none.
+        y: as long as x.
+
+    Returns:
+        `pearson`, `spearman`, `pearson_differences`, `spearman_differences`: None where fewer than three pairs are
+        there or one side is constant; `n`: how many steps have both values.
+    """
+    pairs = np.array([x, y], dtype=float)
+    pairs = pairs[:, np.isfinite(pairs).all(axis=0)]
+    plain, spread = _both(pairs), _both(np.diff(pairs, axis=1))
+    return {
+        "pearson": plain[0],
+        "spearman": plain[1],
+        "pearson_differences": spread[0],
+        "spearman_differences": spread[1],
+        "n": pairs.shape[1],
+    }
+
+
+def _both(pairs: np.ndarray) -> tuple[float | None, float | None]:
+    if pairs.shape[1] < 3 or (np.ptp(pairs, axis=1) == 0).any():
+        return None, None
+    return float(stats.pearsonr(*pairs).statistic), float(stats.spearmanr(*pairs).statistic)

@@ -1,0 +1,57 @@
+"""From config nodes to parts: a node's `_target_` names a dataclass, its other keys are that class's fields."""
+
+import dataclasses
+from typing import Any, cast
+
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
+
+from unlearn.values.errors import UserError
+
+
+def build(node: Any, key: str) -> Any:
+    """Make the part that a config node describes, with the types of its fields checked.
+
+    Args:
+        node: a config node with `_target_`.
+        key: where it stands in the config, for messages.
+
+    Returns:
+        An instance of the target.
+
+    Raises:
+        UserError: there is no such class, or a field is unknown, missing or of another type.
+    """
+    if not isinstance(node, DictConfig) or "_target_" not in node:
+        raise UserError(f"{key}: names no _target_; choose one of the group's files, such as {key}=NAME")
+    try:
+        target = get_class(node._target_)
+    except Exception as error:  # hydra wraps whatever the import raised; all of it means the same here
+        raise UserError(f"{key}._target_={node._target_}: cannot be imported ({error})") from error
+    if not dataclasses.is_dataclass(target):
+        raise UserError(f"{key}._target_={node._target_}: is not a dataclass of settings")
+    resolved = cast(dict[str, Any], OmegaConf.to_container(node, resolve=True))
+    settings = {name: value for name, value in resolved.items() if name != "_target_"}
+    missing = [
+        f.name
+        for f in dataclasses.fields(target)
+        if f.init
+        and f.name not in settings
+        and f.default is dataclasses.MISSING
+        and f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise UserError(f"{key}.{missing[0]}: is not set; {target.__name__} needs it")
+    try:
+        schema = OmegaConf.structured(target)
+        OmegaConf.set_readonly(schema, False)
+        checked = OmegaConf.merge(schema, settings)
+        return OmegaConf.to_object(checked)
+    except ConfigKeyError as error:
+        fields = ", ".join(f.name for f in dataclasses.fields(target))
+        raise UserError(f"{key}.{error.key}: {target.__name__} has no such setting; it has {fields}") from error
+    except MissingMandatoryValue as error:
+        raise UserError(f"{key}.{error.key}: must be set") from error
+    except OmegaConfBaseException as error:
+        raise UserError(f"{key}.{error.full_key}: {str(error).splitlines()[0]}") from error

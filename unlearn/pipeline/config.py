@@ -1,0 +1,130 @@
+"""The schema of the config: every leaf of every yaml belongs to a class here, or to the class its `_target_` names.
+
+This file imports neither torch nor anything that does, so that `--help` and `--cfg job` answer at once.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+
+@dataclass
+class Conventions:
+    """Every place where paper, code and good practice differ; `corrected` and `faithful` set them all.
+
+    Other groups read their defaults from here, so a single leaf can be set in either place.
+    """
+
+    name: str = MISSING
+    sigma: str = MISSING  # largest_magnitude | sqrt_signed
+    hessian_mode: str = MISSING  # train | eval
+    hessian_samples_from: str = MISSING  # random | first
+    headline_error: str = MISSING  # which unlearning error the table and the figures lead with
+    gradient_at: str = MISSING  # initial | first | current | checkpoint
+    correction: str = MISSING  # momentum_aware | plain
+    momentum: float = MISSING
+    weight_decay: float = MISSING
+    sd_normalisation: str = MISSING  # per_class | none
+    l2_detached: bool = MISSING
+    eval_after_measuring: bool = MISSING  # M trains on in eval mode once it was measured
+    pretraining_includes_forget: bool = MISSING
+    retrain_start: str = MISSING  # pretrained | initial
+    order: str = MISSING
+    forget_batch: str = MISSING
+    augmentation: str = MISSING
+
+
+@dataclass
+class Optimizer:
+    """SGD of the recorded phase."""
+
+    name: str = MISSING
+    lr: float = MISSING
+    decay: str = MISSING  # constant | cosine | step | linear
+    momentum: float = MISSING
+    weight_decay: float = MISSING
+
+
+@dataclass
+class Pretraining:
+    """The phase that gives w_0."""
+
+    epochs: int = MISSING
+    max_steps: int | None = MISSING
+    batch_size: int = MISSING
+    lr: float = MISSING
+    decay: str = MISSING
+    momentum: float = MISSING
+    weight_decay: float = MISSING
+    includes_forget: bool = MISSING
+
+
+@dataclass
+class Training:
+    """The recorded phase, in which M and M' train in step."""
+
+    epochs: int = MISSING
+    max_steps: int | None = MISSING
+    batch_size: int = MISSING
+    record: Any = MISSING  # auto, or a list
+    checkpoint_every: int = MISSING
+    save_weights: bool = MISSING
+
+
+@dataclass
+class Order:
+    """Which points when."""
+
+    order: str = MISSING
+    forget_batch: str = MISSING
+    drop_last: bool = MISSING
+    augmentation: str = MISSING
+
+
+@dataclass
+class Retrain:
+    """How M' differs from M."""
+
+    start: str = MISSING  # pretrained: from M's w_0; initial: pretrained anew without the forget set
+    renormalise: str = MISSING  # remaining | batch_size
+
+
+@dataclass
+class Measure:
+    """What is measured, and when."""
+
+    every: int = MISSING
+    hessian_samples: int = MISSING  # 0: no sigma
+    hessian_mode: str = MISSING
+    hessian_samples_from: str = MISSING
+    sigma: str = MISSING
+
+
+@dataclass
+class Config:
+    """A run."""
+
+    conventions: Conventions = field(default_factory=Conventions)
+    dataset: Any = MISSING
+    model: Any = MISSING
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    pretraining: Pretraining = field(default_factory=Pretraining)
+    training: Training = field(default_factory=Training)
+    schedule: Order = field(default_factory=Order)
+    retrain: Retrain = field(default_factory=Retrain)
+    forget: Any = MISSING
+    penalty: Any = MISSING
+    method: Any = MISSING
+    curvature: Any = MISSING
+    measure: Measure = field(default_factory=Measure)
+    logger: Any = MISSING
+    seed: int = MISSING
+    device: str = MISSING  # auto | cpu | cuda | cuda:1
+    figures: bool = MISSING
+
+
+def register() -> None:
+    """Tell Hydra of the schema, under the name that `conf/config.yaml` starts its defaults with."""
+    ConfigStore.instance().store(name="schema", node=Config)

@@ -1,0 +1,237 @@
+"""Everything that can be wrong with a run is found here, before anything is written."""
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from torch import Tensor
+
+from unlearn.curvature.estimators import Estimator
+from unlearn.data.forget import Context, Forget
+from unlearn.data.split import Data
+from unlearn.log.wandb_sink import WandbSettings
+from unlearn.methods.method import Method
+from unlearn.models.network import Network
+from unlearn.pipeline.build import build
+from unlearn.pipeline.config import Config
+from unlearn.train.learner import Momentum
+from unlearn.train.loop import Recipe
+from unlearn.train.objective import Objective
+from unlearn.train.recording import check_records
+from unlearn.values.errors import UserError, at_least, choice, fraction
+from unlearn.values.rates import LearningRate
+from unlearn.values.schedule import Schedule
+from unlearn.values.streams import generator, seed_for
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that is ready to start.
+
+    Attributes:
+        config: the resolved config, as plain types in a schema.
+        names: the chosen dataset, model, penalty, forget set and method.
+        device: where it runs.
+        data: on the device.
+        forget: the forget set.
+        pretraining: recipe of the phase that gives w_0, or None.
+        recorded: recipe of the phase in which M and M' train in step.
+        method: the unlearning method.
+        records: what training keeps.
+        estimator: of sigma.
+        hessian_points: the training points that sigma is taken on.
+        logger: settings of W&B.
+    """
+
+    config: Config
+    names: dict[str, str]
+    device: torch.device
+    data: Data
+    forget: Forget
+    pretraining: Recipe | None
+    recorded: Recipe
+    method: Method
+    records: frozenset[str]
+    estimator: Estimator
+    hessian_points: Tensor
+    logger: WandbSettings
+
+    @property
+    def network(self) -> Network:
+        """The network that all models share."""
+        return self.recorded.objective.network
+
+
+def prepare(cfg: DictConfig) -> Prepared:
+    """Build all parts of a run and check them against each other.
+
+    Args:
+        cfg: the composed config.
+
+    Returns:
+        The run, ready to start.
+    """
+    config = cast(Config, OmegaConf.to_object(cfg))
+    parts = {key: build(cfg[key], key) for key in ("dataset", "model", "penalty", "forget", "method", "curvature")}
+    logger = build(cfg.logger, "logger")
+    _check(config)
+    records = _records(cfg.training.record, parts["method"])
+    device = pick_device(config.device)
+    data = parts["dataset"].load(config.seed)
+    context = Context(
+        data.train.labels, config.training.batch_size, config.schedule.order, config.schedule.drop_last, config.seed
+    )
+    forget = parts["forget"].select(context)
+    schedule = _schedule(config, forget, len(data.train))
+    module = parts["model"].build(data.train.shape, data.num_classes, config.seed)
+    data = data.to(device)
+    objective = Objective(
+        Network.of(module.to(device)),
+        data.train,
+        parts["penalty"],
+        parts["dataset"].augment,
+        config.schedule.augmentation,
+        config.retrain.renormalise,
+        config.seed,
+    )
+    optimizer = config.optimizer
+    return Prepared(
+        config=config,
+        names={key: parts[key].name for key in ("dataset", "model", "penalty", "forget", "method")},
+        device=device,
+        data=data,
+        forget=forget,
+        pretraining=_pretraining(config, objective, forget),
+        recorded=Recipe(
+            objective,
+            schedule,
+            LearningRate(optimizer.lr, optimizer.decay, schedule.total_steps),
+            Momentum(optimizer.momentum, optimizer.weight_decay),
+        ),
+        method=parts["method"],
+        records=records,
+        estimator=parts["curvature"],
+        hessian_points=_hessian_points(config, len(data.train)).to(device),
+        logger=logger,
+    )
+
+
+def pick_device(name: str) -> torch.device:
+    """Choose where to compute.
+
+    Args:
+        name: `auto` takes CUDA where there is one; otherwise a device of torch's.
+
+    Returns:
+        The device.
+
+    Raises:
+        UserError: there is no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"device={name}: choose auto, cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"device={name}: choose auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device={name}: torch sees {torch.cuda.device_count()} CUDA devices here; try device=cpu")
+    return device
+
+
+def _check(config: Config) -> None:
+    for key, phase in (("pretraining", config.pretraining), ("training", config.training)):
+        at_least(f"{key}.epochs", phase.epochs, 0 if key == "pretraining" else 1)
+        if phase.max_steps is not None:
+            at_least(f"{key}.max_steps", phase.max_steps, 1)
+    for key, settings in (("pretraining", config.pretraining), ("optimizer", config.optimizer)):
+        fraction(f"{key}.momentum", settings.momentum)
+        at_least(f"{key}.weight_decay", settings.weight_decay, 0)
+        _named(f"{key}.lr", settings.lr, settings.decay)
+    at_least("training.checkpoint_every", config.training.checkpoint_every, 1)
+    at_least("measure.every", config.measure.every, 1)
+    at_least("measure.hessian_samples", config.measure.hessian_samples, 0)
+    choice("measure.hessian_mode", config.measure.hessian_mode, ("train", "eval"))
+    choice("measure.hessian_samples_from", config.measure.hessian_samples_from, ("random", "first"))
+    choice("measure.sigma", config.measure.sigma, ("largest_magnitude", "sqrt_signed"))
+    choice("conventions.headline_error", config.conventions.headline_error, ("paper", "code", "code_mean", "unrolled"))
+    choice("retrain.start", config.retrain.start, ("pretrained", "initial"))
+
+
+def _named(key: str, lr: float, decay: str) -> None:
+    try:
+        LearningRate(lr, decay)
+    except UserError as error:
+        raise UserError(f"{key.rpartition('.')[0]}.{error}") from None
+
+
+def _records(asked: Any, method: Method) -> frozenset[str]:
+    if asked == "auto":
+        return method.needs
+    if not isinstance(asked, ListConfig) or not all(isinstance(name, str) for name in asked):
+        raise UserError(f"training.record={asked}: must be auto or a list such as [initial_gradient,updates]")
+    records = frozenset(asked)
+    check_records(records)
+    lacking = sorted(method.needs - records)
+    if lacking:
+        raise UserError(f"training.record: method={method.name} needs {lacking[0]}; add it to the list, or use auto")
+    return records
+
+
+def _schedule(config: Config, forget: Forget, size: int) -> Schedule:
+    training, order = config.training, config.schedule
+    if training.batch_size > size:
+        raise UserError(f"training.batch_size={training.batch_size}: there are {size} training points")
+    return Schedule(
+        size=size,
+        batch_size=training.batch_size,
+        epochs=training.epochs,
+        seed=config.seed,
+        order=order.order,
+        placement=order.forget_batch,
+        drop_last=order.drop_last,
+        forget=forget.indices,
+        unit=forget.unit,
+        max_steps=training.max_steps,
+    )
+
+
+def _pretraining(config: Config, objective: Objective, forget: Forget) -> Recipe | None:
+    settings = config.pretraining
+    if settings.epochs == 0:
+        return None
+    size = len(objective.split)
+    if not 1 <= settings.batch_size <= size:
+        raise UserError(
+            f"pretraining.batch_size={settings.batch_size}: must lie between 1 and the {size} training points"
+        )
+    # streams of its own: the recorded phase draws the same numbers whatever came before it
+    seed = seed_for(config.seed, "pretraining")
+    schedule = Schedule(
+        size=size,
+        batch_size=settings.batch_size,
+        epochs=settings.epochs,
+        seed=seed,
+        order=config.schedule.order,
+        drop_last=config.schedule.drop_last,
+        forget=forget.indices,
+        max_steps=settings.max_steps,
+    )
+    return Recipe(
+        Objective(
+            objective.network, objective.split, objective.penalty, objective.augmentation, objective.augment, seed=seed
+        ),
+        schedule,
+        LearningRate(settings.lr, settings.decay, schedule.total_steps),
+        Momentum(settings.momentum, settings.weight_decay),
+    )
+
+
+def _hessian_points(config: Config, size: int) -> Tensor:
+    count = config.measure.hessian_samples
+    if config.measure.hessian_samples_from == "first":
+        return torch.arange(min(count, size))
+    return torch.randperm(size, generator=generator(config.seed, "hessian"))[:count].sort().values

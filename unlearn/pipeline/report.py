@@ -1,0 +1,138 @@
+"""What a person sees in the terminal: progress while it lasts, one table at the end."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+
+def labels(names: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """Name a run for W&B.
+
+    Args:
+        names: of dataset, model, penalty, forget set and method.
+        folder: the run's folder.
+
+    Returns:
+        `group`: the folder that the run lies in, so that a sweep is one group; `job_type`: the method; `name`.
+    """
+    return {
+        "group": folder.parent.name,
+        "job_type": names["method"],
+        "name": "-".join((names["dataset"], names["model"], names["method"], folder.name)),
+    }
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar on stderr; nothing where there is no terminal.
+
+    Args:
+        what: the stage.
+        total: its steps.
+
+    Yields:
+        A function to call with the number of steps done.
+    """
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def show(summary: Mapping[str, Any], headline: str, folder: Path) -> None:
+    """Print the result.
+
+    Args:
+        summary: as `summary.json` holds it.
+        headline: which unlearning error to lead with.
+        folder: where everything lies.
+    """
+    console = Console()
+    console.print(errors_table(summary, headline), accuracy_table(summary["accuracy"]), sep="\n")
+    console.print(verdict(summary))
+    spent = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in summary["seconds"].items())
+    console.print(f"seconds: {spent}", style="dim", highlight=False)
+    console.print(f"saved in {folder}", highlight=False, soft_wrap=True)
+
+
+def errors_table(summary: Mapping[str, Any], headline: str) -> Table:
+    """Tabulate distances, proxies and how v correlated with them over the measured steps.
+
+    Args:
+        summary: as `summary.json` holds it.
+        headline: which unlearning error comes first.
+
+    Returns:
+        The table.
+    """
+    table = Table(title=f"after {summary['step']} steps, {summary['visits']} with forgotten points")
+    table.add_column("quantity")
+    table.add_column("value", justify="right")
+    table.add_column("Spearman with v", justify="right")
+    table.add_column("of differences", justify="right")
+    kinds = sorted(("paper", "code", "code_mean", "unrolled"), key=lambda kind: kind != headline)
+    rows = [
+        ("v = norm(w'' - w')  verification error", "verification_error"),
+        ("norm(w_t - w')  doing nothing", "noop_distance"),
+        ("ratio of the two (below 1: it helped)", "ratio"),
+        ("norm(w'' - w_t)  size of the correction", "correction_size"),
+        *((f"e_{kind}  unlearning error", f"unlearning_error_{kind}") for kind in kinds),
+        ("sigma", "sigma"),
+        ("norm(w_t - w_0)", "distance_from_initial"),
+        ("step count (null proxy)", "step"),
+    ]
+    for text, key in rows:
+        found = summary["correlations"].get(key, {})
+        value = summary[key]
+        table.add_row(
+            text,
+            "-" if value is None else f"{value:.5g}",
+            *("" if not found else _signed(found[kind]) for kind in ("spearman", "spearman_differences")),
+        )
+    return table
+
+
+def accuracy_table(accuracies: Mapping[str, Mapping[str, float | None]]) -> Table:
+    """Tabulate accuracies.
+
+    Args:
+        accuracies: by model, by set.
+
+    Returns:
+        The table, in percent.
+    """
+    table = Table(title="accuracy, %")
+    table.add_column("model")
+    for name in ("retain", "forget", "test"):
+        table.add_column(name, justify="right")
+    for model, symbol in (("original", "M"), ("retrained", "M'"), ("unlearned", "M''")):
+        values = (accuracies[model][name] for name in ("retain", "forget", "test"))
+        table.add_row(f"{symbol}  {model}", *("-" if value is None else f"{100 * value:.2f}" for value in values))
+    return table
+
+
+def verdict(summary: Mapping[str, Any]) -> str:
+    """Say in a sentence what the ratio means.
+
+    Args:
+        summary: as `summary.json` holds it.
+
+    Returns:
+        One line.
+    """
+    ratio = summary["ratio"]
+    if ratio is None:
+        return "M and M' are the same: nothing was to be unlearned."
+    if ratio < 1:
+        return f"M'' is {1 / ratio:.3g} times closer to M' than M is." if ratio else "M'' is M'."
+    return f"M'' is {ratio:.3g} times as far from M' as M is: unlearning did not help."
+
+
+def _signed(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.3f}"
