@@ -149,6 +149,7 @@ def test_a_failed_start_costs_nothing(tmp_path, monkeypatch, caplog):
     [
         ({"mode": "on"}, "logger.mode=on: choose one of online, offline, disabled"),
         ({"project": "a/b"}, "logger.project=a/b: must be"),
+        ({"project": None}, "logger.project=None: must be a text"),
         ({"project": ""}, "logger.project=: must be"),
         ({"tags": "word"}, "logger.tags=word: must be a list"),
         ({"tags": ["x" * 65]}, "logger.tags="),

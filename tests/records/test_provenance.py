@@ -18,6 +18,13 @@ def git(folder: Path, *arguments: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
+@pytest.fixture(autouse=True)
+def no_outer_repository(monkeypatch):
+    """Inside a git hook, GIT_DIR and its kind would turn the commands below on this very repository."""
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+
+
 @pytest.fixture
 def checkout(tmp_path):
     git(tmp_path, "init", "-q")

@@ -24,14 +24,17 @@ def draw(run: Saved) -> Figure | None:
     if len(both) < 2 or both[V].nunique() < 2:
         return None
     log = bool((both > 0).all(axis=None))
-    figure = style.blank(8.6, 4.0)
+    size, edge = (26, 0.4) if len(both) <= 200 else (10, 0)  # outlines of crowded points hide their colours
+    figure = style.blank(8.6, 4.2)
     left, right = figure.subplots(1, 2, sharey=True)
     for axes, proxy, title, label in (
-        (left, both[PROXY], "v against e", "e, unrolled (weight units)"),
-        (right, both["step"], "v against the step count", "t (steps)"),
+        (left, both[PROXY], "v against its proxy e", "e, unrolled (weight units)"),
+        (right, both["step"], "v against the null proxy, the step count", "t (steps)"),
     ):
-        points = axes.scatter(proxy, both[V], c=both["step"], cmap="viridis", s=26, edgecolors="black", linewidths=0.4)
-        axes.set_title(f"{title}: {agreement(proxy, both[V])}", fontsize=10)
+        points = axes.scatter(
+            proxy, both[V], c=both["step"], cmap="viridis", s=size, edgecolors="black", linewidths=edge
+        )
+        axes.set_title(f"{title}\n{agreement(proxy, both[V])}", fontsize=10)
         axes.set_xlabel(label)
         if log:
             axes.set_xscale("log")

@@ -1,9 +1,11 @@
 """v and its proxies over the steps."""
 
+from itertools import cycle
 from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from unlearn.figures import style
 from unlearn.figures.saved import Saved
@@ -46,6 +48,7 @@ def draw(run: Saved) -> Figure | None:
         (lines[name],) = axes.plot(shown.index, shown, label=label, markevery=every, **looks[name])
     if log:
         axes.set_yscale("log")
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1, steps=[1, 2, 2.5, 5, 10]))
     axes.set_xlabel("t (steps)")
     axes.set_ylabel("error or distance (units: see legend)")
     style.tidy(axes)
@@ -60,7 +63,7 @@ def _looks() -> dict[str, dict[str, Any]]:
         V: {"color": style.BLACK, "linewidth": 3, "marker": "o", "markersize": 5, "zorder": 3},
         NOOP: {"color": style.PURPLE, "linewidth": 1.8, "marker": "s", "markersize": 4.5},
     }
-    for color, dash, marker, name in zip(colors, dashes, "^vDXP", ERRORS, strict=False):
+    for color, dash, marker, name in zip(cycle(colors), cycle(dashes), cycle("^vDXP"), ERRORS, strict=False):
         looks[name] = {"color": color, "linestyle": dash, "linewidth": 1.6, "marker": marker, "markersize": 5}
     return looks
 

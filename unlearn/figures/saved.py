@@ -39,13 +39,16 @@ def read(folder: Path) -> Saved:
     """
     try:
         steps = pd.read_csv(folder / "steps.csv", dtype=float).replace([np.inf, -np.inf], np.nan)
-        missing = [column.name for column in COLUMNS if column.name not in steps]
-        if missing:
-            raise UserError(f"{folder}: steps.csv lacks {', '.join(missing)}; draw it with the version that wrote it")
-        summary = folder / "summary.json"
-        return Saved(steps, json.loads(summary.read_text(encoding="utf-8")) if summary.exists() else {})
+        path = folder / "summary.json"
+        summary = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     except FileNotFoundError as error:
         raise UserError(f"{folder}: holds no run (no steps.csv); give the folder that a run wrote") from error
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{folder}: cannot be read ({reason}); steps.csv and summary.json must be whole") from error
+    missing = [column.name for column in COLUMNS if column.name not in steps]
+    if missing:
+        raise UserError(f"{folder}: steps.csv lacks {', '.join(missing)}; draw it with the version that wrote it")
+    if not isinstance(summary, dict):
+        raise UserError(f"{folder}: summary.json holds no mapping; it must be the one that the run wrote")
+    return Saved(steps, summary)

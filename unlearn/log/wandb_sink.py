@@ -42,8 +42,11 @@ class WandbSettings:
 
     def __post_init__(self) -> None:
         choice("logger.mode", self.mode, MODES)
-        if not 1 <= len(self.project) <= 128 or set(self.project) & set("/\\#?%:"):
-            raise UserError(f"logger.project={self.project}: must be 1 to 128 characters, none of / \\ # ? % :")
+        project = self.project if isinstance(self.project, str) else ""  # a config may hold null or a number
+        if not 1 <= len(project) <= 128 or set(project) & set("/\\#?%:"):
+            raise UserError(
+                f"logger.project={self.project}: must be a text of 1 to 128 characters, none of / \\ # ? % :"
+            )
         if isinstance(self.tags, str) or not all(isinstance(tag, str) and 1 <= len(tag) <= 64 for tag in self.tags):
             raise UserError(f"logger.tags={self.tags}: must be a list of words of 1 to 64 characters, such as [a,b]")
 

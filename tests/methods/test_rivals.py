@@ -1,0 +1,87 @@
+"""The rivals: no-op, retraining, amnesiac, ascent and fine-tuning."""
+
+import pytest
+import torch
+
+from tests.worlds import classifier, learner, quadratic, recipe
+from unlearn.methods.amnesiac import Amnesiac
+from unlearn.methods.finetune import Finetune
+from unlearn.methods.gradient_ascent import GradientAscent
+from unlearn.methods.noop import Nothing
+from unlearn.methods.retrain import Retrain
+from unlearn.train.learner import Learner
+from unlearn.train.loop import train
+from unlearn.train.recording import Recording, Trained
+from unlearn.values.errors import UserError
+from unlearn.values.flat import distance
+
+FIRST = {"order": "as_stored", "forget": (0, 1, 2), "unit": 0}
+
+
+def trained(plan, *records, start=None):
+    start = start or learner()
+    m, m_prime = (Learner.start(start.weights, start.buffers) for _ in range(2))
+    recording = Recording.start(plan, m, frozenset(records), 3)
+    for step in train(plan, [m], [m_prime]):
+        recording.observe(step, m)
+    return Trained(plan, m, m_prime, recording, 0)
+
+
+def test_the_no_op_is_m_and_retraining_is_m_prime():
+    state = trained(recipe(quadratic(), epochs=1, **FIRST))
+    assert Nothing("none").unlearn(state).weights.equal(state.original.weights)
+    retrained = Retrain("retrain").unlearn(state)
+    assert retrained.weights.equal(state.retrained.weights)
+    assert retrained.gradient_evaluations == 9
+
+
+def test_amnesiac_takes_the_update_back():
+    plan = recipe(quadratic(), epochs=1, max_steps=1, momentum=0.9, weight_decay=0.1, **FIRST)
+    state = trained(plan, "updates")
+    assert torch.allclose(Amnesiac("amnesiac").unlearn(state).weights, state.retrained.weights, atol=1e-15)
+
+
+def test_amnesiac_equals_single_gradient_at_the_visit_under_plain_sgd():
+    world = quadratic()
+    state = trained(recipe(world, epochs=1, **FIRST), "updates")
+    g_0 = world.a @ learner().weights - world.b[:3].mean(dim=0)
+    assert torch.allclose(Amnesiac("amnesiac").unlearn(state).weights - state.original.weights, 0.05 * g_0)
+
+
+def test_ascent_follows_the_gradient_up():
+    world = quadratic()
+    state = trained(recipe(world, epochs=1, **FIRST))
+    found = GradientAscent("gradient_ascent", 0.1, 2).unlearn(state)
+    w = state.original.weights
+    for _ in range(2):
+        w = w + 0.1 * (world.a @ w - world.b[:3].mean(dim=0))
+    assert torch.allclose(found.weights, w)
+    assert found.gradient_evaluations == 6
+
+
+def test_finetuning_sees_the_retain_set_alone_and_leaves_m_alone():
+    objective = classifier()
+    state = trained(recipe(objective, forget=(0, 1, 2)), start=Learner.fresh(objective.network, torch.device("cpu")))
+    before = state.original.weights.clone()
+    found = Finetune("finetune", 0.1, 3).unlearn(state)
+    assert state.original.weights.equal(before)
+    assert found.gradient_evaluations == 3 * 21
+    retain = torch.arange(3, 24)
+    losses = [objective.loss(w, {}, retain).item() for w in (found.weights, before)]
+    assert losses[0] < losses[1]
+    again = Finetune("finetune", 0.1, 3).unlearn(state)
+    assert again.weights.equal(found.weights)
+
+
+def test_no_epochs_is_the_no_op():
+    state = trained(recipe(quadratic(), epochs=1, **FIRST))
+    for method in (GradientAscent("gradient_ascent", 0.1, 0),):
+        assert distance(method.unlearn(state).weights, state.original.weights) == 0
+
+
+@pytest.mark.parametrize("kind", [GradientAscent, Finetune])
+def test_settings_are_checked(kind):
+    with pytest.raises(UserError, match=r"method\.lr"):
+        kind("x", 0.0, 1)
+    with pytest.raises(UserError, match=r"method\.epochs"):
+        kind("x", 0.1, -1)

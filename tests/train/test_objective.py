@@ -1,0 +1,73 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from tests.worlds import classifier
+from unlearn.data.augmentation import Augmentation
+from unlearn.penalties import L2Penalty, SDPenalty
+
+POINTS = torch.tensor([0, 5, 7, 11])
+
+
+def logits_of(objective):
+    return objective.network.module(objective.split.inputs[POINTS])
+
+
+def test_loss_is_cross_entropy_and_penalties():
+    plain, sd, l2 = (
+        classifier(penalty=p) for p in (None, SDPenalty("sd", 3.0, "none"), L2Penalty("l2", 0.1, detached=False))
+    )
+    weights = plain.network.initial_weights()
+    base = F.cross_entropy(logits_of(plain), plain.split.labels[POINTS])
+    assert plain.loss(weights, {}, POINTS).item() == pytest.approx(base.item())
+    spread = logits_of(plain).std(dim=1).mean()
+    assert sd.loss(weights, {}, POINTS).item() == pytest.approx((base + 3 * spread).item())
+    assert l2.loss(weights, {}, POINTS).item() == pytest.approx((base + 0.05 * weights.dot(weights)).item())
+
+
+def test_gradient_is_that_of_the_loss():
+    objective = classifier(penalty=SDPenalty("sd", 1.0, "per_class"))
+    weights = objective.network.initial_weights()
+    loss, gradient = objective.gradient(weights, {}, POINTS)
+    assert not loss.requires_grad
+    numeric = torch.stack(
+        [
+            (objective.loss(weights + 1e-6 * e, {}, POINTS) - objective.loss(weights - 1e-6 * e, {}, POINTS)) / 2e-6
+            for e in torch.eye(len(weights), dtype=torch.float64)
+        ]
+    )
+    assert torch.allclose(gradient, numeric, atol=1e-8)
+
+
+def test_what_taking_points_out_divides_by():
+    kept = POINTS[:3]
+    remaining, whole = (classifier(renormalise=how) for how in ("remaining", "batch_size"))
+    weights = remaining.network.initial_weights()
+    mean = remaining.loss(weights, {}, kept)
+    assert remaining.loss(weights, {}, kept, count=4).item() == pytest.approx(mean.item())
+    assert whole.loss(weights, {}, kept, count=4).item() == pytest.approx(0.75 * mean.item())
+
+
+def test_dropout_masks_depend_on_the_step_alone():
+    module = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 3))
+    objective = classifier(module=module)
+    weights = objective.network.initial_weights()
+    before = torch.get_rng_state()
+    first = objective.loss(weights, {}, POINTS, step=3)
+    torch.rand(10)
+    torch.set_rng_state(before)
+    assert objective.loss(weights, {}, POINTS, step=3).equal(first)
+    assert not objective.loss(weights, {}, POINTS, step=4).equal(first)
+    assert torch.get_rng_state().equal(before)
+
+
+@pytest.mark.parametrize(("augment", "same"), [("each_epoch", False), ("once", True)])
+def test_augmentation_is_drawn_anew_or_once(augment, same):
+    objective = classifier(augmentation=Augmentation("crop_flip"), augment=augment)
+    assert objective.draws(0).top.equal(objective.draws(0).top)
+    assert objective.draws(0).top.equal(objective.draws(1).top) == same
+
+
+def test_augmentation_off_draws_nothing():
+    assert classifier(augmentation=Augmentation("crop_flip"), augment="off").draws(0) is None
