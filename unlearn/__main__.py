@@ -16,6 +16,7 @@ from unlearn.pipeline.config import register
 from unlearn.values.errors import UserError
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
+EXPECTED = (UserError, HydraException, OmegaConfBaseException, OSError)
 _NOISE = ("full_key:", "object_type=", "reference_type=", "See https:", "Set the environment")
 
 
@@ -52,29 +53,37 @@ def task(cfg: DictConfig) -> float | None:
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
         value = run(cfg, folder)["verification_error"]
-    except UserError as error:
+    except UserError:
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            logging.getLogger(__name__).error("error: %s", one_line(error))
         raise
     return None if value is None else float(value)
 
 
 def main() -> None:
     """Run from the command line. Bad input gets one line on stderr and exit code 2."""
+    failures: list[BaseException] = []
+
+    def job(cfg: DictConfig) -> float | None:
+        try:
+            return task(cfg)
+        except EXPECTED as error:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                # the launcher must know, and the other jobs go on; Hydra tells of the first failure alone
+                logging.getLogger(__name__).error("error: %s", one_line(error))
+                raise
+            failures.append(error)  # raised, Hydra would put a line of its own before ours
+            return None
+
     register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us, who print them shorter
-    command = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)
     try:
-        command()
-    except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
-        sys.exit(_report(error))
-
-
-def _report(error: BaseException) -> int:
-    sys.stderr.write(f"error: {one_line(error)}\n")
-    return 2
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
+    except EXPECTED as error:
+        failures.append(error)
+    if failures:
+        sys.stderr.write(f"error: {one_line(failures[0])}\n")
+        sys.exit(2)
 
 
 if __name__ == "__main__":

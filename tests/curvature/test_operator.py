@@ -47,9 +47,7 @@ def test_curvlinops_and_scipy_agree():
     data = [(objective.split.inputs, objective.split.labels)]
     theirs = HessianLinearOperator(module, nn.CrossEntropyLoss(), list(module.parameters()), data)
     top = eigsh(theirs.to_scipy(), k=1, which="LM", return_eigenvectors=False, tol=1e-10)[0]
-    ours = Lanczos("lanczos", 1e-9, 60)(
-        operator_of(objective, weights, [torch.arange(24)]), torch.ones_like(weights)
-    )
+    ours = Lanczos("lanczos", 1e-9, 60)(operator_of(objective, weights, [torch.arange(24)]), torch.ones_like(weights))
     assert ours.value == pytest.approx(top, rel=1e-6)
 
 

@@ -118,10 +118,8 @@ def test_removing_a_point_of_a_batch(renormalise):
     batches = [batch for batch in plan.schedule.epoch(0) if batch.is_visit]
     at = learner()
     each = [world.a @ at.weights - world.b[i] for i in (3, 4, 5)]
-    if renormalise == "batch_size":
-        expected = each[1] / 3  # the paper's 1/b sum over the forgotten points
-    else:
-        expected = sum(each) / 3 - (each[0] + each[2]) / 2
+    by_size = each[1] / 3  # the paper's 1/b sum over the forgotten points
+    expected = by_size if renormalise == "batch_size" else sum(each) / 3 - (each[0] + each[2]) / 2
     assert torch.allclose(removal_gradient(plan, at, batches), expected)
 
 

@@ -5,7 +5,9 @@ from unlearn.values.streams import STREAMS, generator, seed_for
 
 
 def test_streams_differ_by_seed_name_and_key():
-    seeds = {seed_for(seed, stream, *keys) for seed in (0, 1) for stream in STREAMS for keys in ((), (0,), (1,), (0, 1))}
+    seeds = {
+        seed_for(seed, stream, *keys) for seed in (0, 1) for stream in STREAMS for keys in ((), (0,), (1,), (0, 1))
+    }
     assert len(seeds) == 2 * len(STREAMS) * 4
 
 

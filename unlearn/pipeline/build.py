@@ -1,9 +1,9 @@
 """From config nodes to parts: a node's `_target_` names a dataclass, its other keys are that class's fields."""
 
 import dataclasses
+import pkgutil
 from typing import Any, cast
 
-from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
@@ -26,8 +26,8 @@ def build(node: Any, key: str) -> Any:
     if not isinstance(node, DictConfig) or "_target_" not in node:
         raise UserError(f"{key}: names no _target_; choose one of the group's files, such as {key}=NAME")
     try:
-        target = get_class(node._target_)
-    except Exception as error:  # hydra wraps whatever the import raised; all of it means the same here
+        target = pkgutil.resolve_name(node._target_)
+    except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"{key}._target_={node._target_}: cannot be imported ({error})") from error
     if not dataclasses.is_dataclass(target):
         raise UserError(f"{key}._target_={node._target_}: is not a dataclass of settings")

@@ -1,6 +1,6 @@
 """Everything that can be wrong with a run is found here, before anything is written."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, cast
 
 import torch
@@ -71,7 +71,14 @@ def prepare(cfg: DictConfig) -> Prepared:
 
     Returns:
         The run, ready to start.
+
+    Raises:
+        UserError: a setting is wrong, or two do not fit together.
     """
+    refuse_unknown(cfg, Config)
+    unset = sorted(OmegaConf.missing_keys(cfg))
+    if unset:
+        raise UserError(f"{unset[0]}: must be set")
     config = cast(Config, OmegaConf.to_object(cfg))
     parts = {key: build(cfg[key], key) for key in ("dataset", "model", "penalty", "forget", "method", "curvature")}
     logger = build(cfg.logger, "logger")
@@ -79,6 +86,11 @@ def prepare(cfg: DictConfig) -> Prepared:
     records = _records(cfg.training.record, parts["method"])
     device = pick_device(config.device)
     data = parts["dataset"].load(config.seed)
+    for key, phase in (("pretraining", config.pretraining), ("training", config.training)):
+        if not 1 <= phase.batch_size <= len(data.train):
+            raise UserError(
+                f"{key}.batch_size={phase.batch_size}: must lie between 1 and the {len(data.train)} training points"
+            )
     context = Context(
         data.train.labels, config.training.batch_size, config.schedule.order, config.schedule.drop_last, config.seed
     )
@@ -115,6 +127,26 @@ def prepare(cfg: DictConfig) -> Prepared:
         hessian_points=_hessian_points(config, len(data.train)).to(device),
         logger=logger,
     )
+
+
+def refuse_unknown(cfg: DictConfig, schema: type, prefix: str = "") -> None:
+    """Refuse keys that the schema does not have; Hydra lets `+key=value` add any.
+
+    Args:
+        cfg: the composed config, or a part of it.
+        schema: its dataclass.
+        prefix: where the part stands in the config.
+
+    Raises:
+        UserError: a key is unknown.
+    """
+    known = {f.name: f.type for f in fields(schema)}
+    for key in cfg:
+        if key not in known:
+            raise UserError(f"{prefix}{key}: there is no such setting; there are {', '.join(known)}")
+        kind = known[str(key)]
+        if isinstance(kind, type) and is_dataclass(kind):
+            refuse_unknown(cfg[key], kind, f"{prefix}{key}.")
 
 
 def pick_device(name: str) -> torch.device:
@@ -183,8 +215,6 @@ def _records(asked: Any, method: Method) -> frozenset[str]:
 
 def _schedule(config: Config, forget: Forget, size: int) -> Schedule:
     training, order = config.training, config.schedule
-    if training.batch_size > size:
-        raise UserError(f"training.batch_size={training.batch_size}: there are {size} training points")
     return Schedule(
         size=size,
         batch_size=training.batch_size,
@@ -204,10 +234,6 @@ def _pretraining(config: Config, objective: Objective, forget: Forget) -> Recipe
     if settings.epochs == 0:
         return None
     size = len(objective.split)
-    if not 1 <= settings.batch_size <= size:
-        raise UserError(
-            f"pretraining.batch_size={settings.batch_size}: must lie between 1 and the {size} training points"
-        )
     # streams of its own: the recorded phase draws the same numbers whatever came before it
     seed = seed_for(config.seed, "pretraining")
     schedule = Schedule(

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -55,9 +56,12 @@ def show(summary: Mapping[str, Any], headline: str, folder: Path) -> None:
     """
     console = Console()
     console.print(errors_table(summary, headline), accuracy_table(summary["accuracy"]), sep="\n")
-    console.print(verdict(summary))
+    console.print(verdict(summary), highlight=False)
+    console.print(
+        "rho: Spearman over the measured steps. What merely grows with t ranks v as well as e does.", style="dim"
+    )
     spent = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in summary["seconds"].items())
-    console.print(f"seconds: {spent}", style="dim", highlight=False)
+    console.print(f"seconds: {spent}", style="dim", highlight=False, soft_wrap=True)
     console.print(f"saved in {folder}", highlight=False, soft_wrap=True)
 
 
@@ -71,21 +75,20 @@ def errors_table(summary: Mapping[str, Any], headline: str) -> Table:
     Returns:
         The table.
     """
-    table = Table(title=f"after {summary['step']} steps, {summary['visits']} with forgotten points")
+    table = Table(title=f"after {summary['step']} steps, {summary['visits']} with forgotten points", box=SIMPLE_HEAD)
     table.add_column("quantity")
-    table.add_column("value", justify="right")
-    table.add_column("Spearman with v", justify="right")
-    table.add_column("of differences", justify="right")
+    for heading in ("value", "rho with v", "of differences"):
+        table.add_column(heading, justify="right", no_wrap=True)
     kinds = sorted(("paper", "code", "code_mean", "unrolled"), key=lambda kind: kind != headline)
     rows = [
-        ("v = norm(w'' - w')  verification error", "verification_error"),
-        ("norm(w_t - w')  doing nothing", "noop_distance"),
-        ("ratio of the two (below 1: it helped)", "ratio"),
-        ("norm(w'' - w_t)  size of the correction", "correction_size"),
-        *((f"e_{kind}  unlearning error", f"unlearning_error_{kind}") for kind in kinds),
+        ("v          verification error", "verification_error"),
+        ("no-op      norm(w_t - w')", "noop_distance"),
+        ("ratio      v / no-op", "ratio"),
+        ("correction norm(w'' - w_t)", "correction_size"),
+        *((f"e          {kind.replace('_', ', ')}", f"unlearning_error_{kind}") for kind in kinds),
         ("sigma", "sigma"),
-        ("norm(w_t - w_0)", "distance_from_initial"),
-        ("step count (null proxy)", "step"),
+        ("distance   norm(w_t - w_0)", "distance_from_initial"),
+        ("t          steps", "step"),
     ]
     for text, key in rows:
         found = summary["correlations"].get(key, {})
@@ -107,7 +110,7 @@ def accuracy_table(accuracies: Mapping[str, Mapping[str, float | None]]) -> Tabl
     Returns:
         The table, in percent.
     """
-    table = Table(title="accuracy, %")
+    table = Table(title="accuracy, %", box=SIMPLE_HEAD)
     table.add_column("model")
     for name in ("retain", "forget", "test"):
         table.add_column(name, justify="right")

@@ -1,0 +1,42 @@
+"""Composing configs in tests as the command line does."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+
+from unlearn.pipeline.config import register
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+# everything of a run but what costs seconds
+TINY = (
+    "dataset.train_size=96",
+    "pretraining.epochs=1",
+    "training.epochs=2",
+    "measure.hessian_samples=32",
+    "logger.mode=disabled",
+    "figures=false",
+    "device=cpu",
+)
+
+
+@pytest.fixture
+def composed() -> Callable[..., DictConfig]:
+    """Compose a config from overrides."""
+    register()
+    GlobalHydra.instance().clear()
+
+    def make(*overrides: str) -> DictConfig:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return compose("config", list(overrides))
+
+    return make
+
+
+@pytest.fixture
+def tiny(composed) -> Callable[..., DictConfig]:
+    """Compose a run of a second."""
+    return lambda *overrides: composed(*TINY, *overrides)

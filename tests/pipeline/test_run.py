@@ -1,0 +1,167 @@
+"""The whole run: what it promises bit for bit, and what it leaves behind."""
+
+import json
+
+import pandas as pd
+import pytest
+import yaml
+from safetensors.torch import load_file
+
+from unlearn.pipeline.run import run
+from unlearn.values.errors import Diverged
+from unlearn.values.measurement import COLUMNS
+
+STEPS = 6  # two epochs of 96 points in batches of 32
+BATCH_NORM = "model.norm=batch"
+
+
+def weights(folder, *names):
+    return [load_file(folder / "weights" / f"{name}.safetensors") for name in names]
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(a[name].equal(b[name]) for name in a)
+
+
+def test_outputs(tiny, tmp_path):
+    summary = run(tiny("training.save_weights=true", "figures=true", "measure.every=1"), tmp_path)
+    steps = pd.read_csv(tmp_path / "steps.csv")
+    assert list(steps.columns) == [column.name for column in COLUMNS]
+    assert steps.step.tolist() == list(range(1, STEPS + 1))
+    saved = json.loads((tmp_path / "summary.json").read_text())
+    assert saved == json.loads(json.dumps(summary))
+    assert saved["status"] == "completed"
+    assert saved["verification_error"] == steps.verification_error.iloc[-1]
+    assert saved["ratio"] == pytest.approx(steps.verification_error.iloc[-1] / steps.noop_distance.iloc[-1])
+    assert set(saved["accuracy"]) == {"original", "retrained", "unlearned"}
+    assert set(saved["accuracy"]["original"]) == {"retain", "forget", "test"}
+    assert {"step", "noop_distance", "correction_size", "unlearning_error_paper"} <= set(saved["correlations"])
+    assert {"prepare", "pretrain", "train", "measure", "sigma", "unlearn", "evaluate"} <= set(saved["seconds"])
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text())["optimizer"]["momentum"] == 0
+    provenance = json.loads((tmp_path / "provenance.json").read_text())
+    assert {"git", "libraries", "device", "seed", "schedule", "data", "seconds"} <= set(provenance)
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {
+        "errors.png", "correlation.png", "accuracy.png",
+    }  # fmt: skip
+    assert {path.stem for path in (tmp_path / "weights").iterdir()} == {
+        "initial", "original", "retrained", "unlearned",
+    }  # fmt: skip
+
+
+def test_rows_agree_with_the_saved_weights(tiny, tmp_path):
+    summary = run(tiny("training.save_weights=true"), tmp_path)
+    initial, original, retrained, unlearned = weights(tmp_path, "initial", "original", "retrained", "unlearned")
+
+    def distance(a, b):
+        return sum(((a[name].double() - b[name].double()) ** 2).sum().item() for name in a) ** 0.5
+
+    assert summary["distance_from_initial"] == pytest.approx(distance(original, initial), rel=1e-6)
+    assert summary["noop_distance"] == pytest.approx(distance(original, retrained), rel=1e-6)
+    assert summary["verification_error"] == pytest.approx(distance(unlearned, retrained), rel=1e-6)
+    assert summary["correction_size"] == pytest.approx(distance(unlearned, original), rel=1e-6)
+
+
+@pytest.mark.parametrize("extra", [[], [BATCH_NORM], ["penalty.gamma=5", "optimizer=momentum"]])
+def test_with_nothing_forgotten_m_prime_is_m(tiny, tmp_path, extra):
+    summary = run(tiny("forget=none", "training.save_weights=true", *extra), tmp_path)
+    original, retrained, unlearned = weights(tmp_path, "original", "retrained", "unlearned")
+    assert same(original, retrained)
+    assert same(original, unlearned)
+    assert summary["verification_error"] == summary["noop_distance"] == summary["buffer_distance"] == 0
+    assert summary["accuracy"]["original"]["forget"] is None
+
+
+def test_the_same_seed_gives_the_same_bytes(tiny, tmp_path):
+    for name in "ab":
+        run(tiny("measure.every=2", "dataset.augmentation=crop_flip"), tmp_path / name)
+    assert (tmp_path / "a" / "steps.csv").read_bytes() == (tmp_path / "b" / "steps.csv").read_bytes()
+    run(tiny("measure.every=2", "dataset.augmentation=crop_flip", "seed=1"), tmp_path / "c")
+    assert (tmp_path / "a" / "steps.csv").read_bytes() != (tmp_path / "c" / "steps.csv").read_bytes()
+
+
+@pytest.mark.parametrize("extra", [[BATCH_NORM], ["method=finetune"], ["conventions=faithful", BATCH_NORM]])
+def test_measuring_changes_nothing(tiny, tmp_path, extra):
+    for every in (1, 1000):
+        run(tiny("training.save_weights=true", f"measure.every={every}", *extra), tmp_path / str(every))
+    for name in ("original", "retrained", "unlearned"):
+        often, never = (weights(tmp_path / every, name)[0] for every in ("1", "1000"))
+        assert same(often, never)
+
+
+def test_the_mode_quirk_of_the_reference_code_can_be_had(tiny, tmp_path):
+    quirk = "conventions.eval_after_measuring=true"
+    for name, extra in (("without", []), ("with", [quirk])):
+        run(tiny("training.save_weights=true", "measure.every=1", BATCH_NORM, *extra), tmp_path / name)
+    without, having = (weights(tmp_path / name, "original")[0] for name in ("without", "with"))
+    assert not same(without, having)
+    # in eval mode the running statistics are no longer moved
+    assert having["1.num_batches_tracked"] < without["1.num_batches_tracked"]
+
+
+@pytest.mark.parametrize("method", ["none", "retrain", "single_gradient", "amnesiac", "gradient_ascent", "finetune"])
+@pytest.mark.parametrize("forget", ["batch", "points", "class"])
+def test_every_method_on_every_forget_set(tiny, tmp_path, method, forget):
+    summary = run(tiny(f"method={method}", f"forget={forget}"), tmp_path)
+    v, noop = summary["verification_error"], summary["noop_distance"]
+    assert noop > 0
+    assert summary["visits"] > 0
+    if method == "none":
+        assert (v, summary["ratio"], summary["correction_size"]) == (noop, 1, 0)
+    elif method == "retrain":
+        assert (v, summary["ratio"]) == (0, 0)
+        assert summary["accuracy"]["unlearned"] == summary["accuracy"]["retrained"]
+    else:
+        assert v > 0
+        assert summary["correction_size"] > 0
+
+
+def test_methods_that_run_at_the_end_leave_empty_cells_before_it(tiny, tmp_path):
+    run(tiny("method=finetune", "measure.every=1"), tmp_path)
+    v = pd.read_csv(tmp_path / "steps.csv").verification_error
+    assert v.isna().tolist() == [True] * (STEPS - 1) + [False]
+
+
+def test_without_hessian_samples_there_is_no_sigma(tiny, tmp_path):
+    summary = run(tiny("measure.hessian_samples=0"), tmp_path)
+    assert summary["sigma"] is summary["unlearning_error_unrolled"] is None
+    assert summary["hvps"] == 0
+    assert summary["verification_error"] > 0
+
+
+def test_pretraining_leaves_the_forget_set_out(tiny, tmp_path):
+    """w_0 must not depend on the forgotten points, unless it is asked to."""
+    for includes in ("false", "true"):
+        for label in (0, 1):
+            options = [f"pretraining.includes_forget={includes}", "training.save_weights=true"]
+            folder = tmp_path / f"{includes}{label}"
+            run(tiny("forget=class", f"forget.label={label}", *options), folder)
+    assert not same(*(weights(tmp_path / f"false{label}", "initial")[0] for label in (0, 1)))
+    assert same(*(weights(tmp_path / f"true{label}", "initial")[0] for label in (0, 1)))
+
+
+def test_retraining_from_the_start_when_pretraining_saw_the_forget_set(tiny, tmp_path):
+    options = ["pretraining.includes_forget=true", "forget=class", "training.max_steps=1", "optimizer.lr=1e-9"]
+    near, far = (run(tiny(*options, f"retrain.start={start}"), tmp_path / start)["noop_distance"]
+                 for start in ("pretrained", "initial"))  # fmt: skip
+    assert near < 1e-6 < far
+
+
+def test_a_run_that_diverges_keeps_what_was_measured(tiny, tmp_path):
+    with pytest.raises(Diverged, match=r"not finite at step \d \(lr=1e\+30\): try a smaller lr"):
+        run(tiny("optimizer.lr=1e30", "pretraining.epochs=0", "measure.every=1", "measure.hessian_samples=0"), tmp_path)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["status"] == "diverged"
+    rows = len(pd.read_csv(tmp_path / "steps.csv"))
+    assert summary["diverged_at"] == rows + 1
+
+
+@pytest.mark.parametrize("correction", ["momentum_aware", "plain"])
+def test_the_momentum_factor_on_digits(composed, tmp_path, correction):
+    """Momentum 0.9, lr 0.01, step 3, MLP: over ten times closer with the finite-time factor, and not without it."""
+    summary = run(
+        composed("model=mlp", "optimizer=momentum", "optimizer.lr=0.01", "pretraining.epochs=0", "device=cpu",
+                 "training.max_steps=3", "measure.hessian_samples=0", "logger.mode=disabled", "figures=false",
+                 f"method.correction={correction}"),
+        tmp_path,
+    )  # fmt: skip
+    assert (summary["ratio"] < 0.1) == (correction == "momentum_aware")

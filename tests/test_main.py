@@ -1,0 +1,110 @@
+"""The command line: one line and exit code 2 for bad input, and quick answers."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from unlearn.__main__ import main
+
+ROOT = Path(__file__).resolve().parents[1]
+QUICK = ["dataset.train_size=64", "debug=smoke", "device=cpu"]
+
+
+@pytest.fixture
+def command(monkeypatch, tmp_path, capsys):
+    """Call the entrypoint in this process; gives exit code, stdout and stderr."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["unlearn", *arguments])
+        monkeypatch.chdir(tmp_path)
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        return code, *capsys.readouterr()
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["foo=1"], "Could not override 'foo'"),
+        (["+foo=1"], "foo: there is no such setting; there are conventions, dataset"),
+        (["+training.foo=1"], "training.foo: there is no such setting; there are epochs"),
+        (["model=foo"], "Could not find 'model/foo' Available options in 'model': cnn"),
+        (["training.epochs=x"], "Value 'x' of type 'str' could not be converted to Integer"),
+        (["measure.evry=5"], "Could not override 'measure.evry'"),
+        (["forget=file"], "forget.path"),
+        (["forget.position=99", *QUICK], "forget.position=99"),
+        (["penalty.gamma=-1", *QUICK], "penalty.gamma=-1"),
+        (["dataset=cifar10", "dataset.download=false"], "cifar-10-python.tar.gz"),
+        (["seed"], "missing EQUAL"),
+    ],
+)
+def test_bad_input(command, tmp_path, arguments, message):
+    code, _, err = command(*arguments)
+    assert code == 2
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert message in err
+    assert not list(tmp_path.rglob("*.*"))
+
+
+@pytest.mark.parametrize("text", ["penalty: {gama: 1}", "seeed: 1", "training: {epochs: many}"])
+def test_a_typo_in_a_yaml_is_no_better(command, tmp_path, text):
+    (tmp_path / "conf/experiment").mkdir(parents=True)
+    (tmp_path / "conf/experiment/mine.yaml").write_text(f"# @package _global_\n{text}\n")
+    code, _, err = command("--config-dir", str(tmp_path / "conf"), "experiment=mine", *QUICK)
+    assert (code, err.count("\n")) == (2, 1)
+    assert any(word in err for word in ("gama", "seeed", "many"))
+    assert not (tmp_path / "outputs/runs").exists() or not list((tmp_path / "outputs/runs").iterdir())
+
+
+def test_a_folder_that_cannot_be_written(command, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, _, err = command(f"hydra.run.dir={tmp_path}/file/run", *QUICK)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "file" in err
+
+
+def test_a_run_ends_with_a_table(command, tmp_path):
+    code, out, err = command("hydra.run.dir=run", *QUICK)
+    assert (code, err) == (0, "")  # no progress bar where there is no terminal
+    for word in ("verification error", "no-op", "unrolled", "sigma", "M''", "seconds", "saved in"):
+        assert word in out
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        "config.yaml", "provenance.json", "steps.csv", "summary.json",
+    }  # fmt: skip
+    assert OmegaConf.load(tmp_path / "run/config.yaml").training.max_steps == 2
+
+
+def test_a_multirun_goes_on_after_a_bad_job(command, tmp_path):
+    code, _, err = command("--multirun", "hydra.sweep.dir=sweep", "forget.position=99,first", *QUICK)
+    assert code == 2
+    assert "forget.position=99" in err
+    assert not (tmp_path / "sweep/0").exists()
+    assert (tmp_path / "sweep/1/summary.json").exists()
+
+
+def test_help_and_cfg_do_not_load_torch():
+    code = (
+        "import sys; sys.argv = ['unlearn', '--cfg', 'job']\n"
+        "from unlearn.__main__ import main\n"
+        "main()\n"
+        "heavy = {'torch', 'wandb', 'pandas', 'matplotlib', 'transformers', 'torchvision'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "single_gradient" in done.stdout
+
+
+def test_help_lists_the_choices(command):
+    code, out, _ = command("--help")
+    assert code == 0
+    assert "method: amnesiac, finetune, gradient_ascent, none, retrain, single_gradient" in out
