@@ -6,6 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from unlearn.curvature.krylov import Krylov
 from unlearn.curvature.operator import Operator, dense
 from unlearn.values.errors import above, at_least
 
@@ -20,6 +21,8 @@ class Extreme:
         residual: norm(A x - theta x), which bounds the distance from theta to the nearest eigenvalue.
         products: operator products spent.
         converged: whether the error estimate fell under the tolerance.
+        gap: distance from theta to the nearest other Ritz value; 0 where it is not known.
+        error: the estimate of |theta - eigenvalue|, min(residual, 2 residual^2 / gap).
     """
 
     value: float
@@ -27,6 +30,8 @@ class Extreme:
     residual: float
     products: int
     converged: bool
+    gap: float = 0.0
+    error: float = float("nan")
 
 
 class Estimator(Protocol):
@@ -49,7 +54,7 @@ class Estimator(Protocol):
 class Lanczos:
     """Lanczos with full reorthogonalisation: the best eigenvalue that the products so far can give.
 
-    Stops when min(r, r^2 / gap) < tolerance * |theta|, where r is the residual of the leading Ritz pair and gap its
+    Stops when min(r, 2 r^2 / gap) < tolerance * |theta|, where r is the residual of the leading Ritz pair and gap its
     distance to the nearest other Ritz value (for a symmetric operator the error of theta is of second order in r).
 
     Attributes:
@@ -66,44 +71,33 @@ class Lanczos:
         above("curvature.tolerance", self.tolerance, 0)
         at_least("curvature.max_products", self.max_products, 1)
 
-    def __call__(self, operator: Operator, start: Tensor) -> Extreme:
+    def __call__(self, operator: Operator, start: Tensor, gap: float = 0.0) -> Extreme:
         """Estimate the eigenvalue of largest magnitude.
 
         Args:
             operator: symmetric.
             start: shape (dim,), not zero.
+            gap: where it is known from an operator close by, the first product can be enough.
 
         Returns:
             The eigenpair; products may be fewer than `max_products` where the Krylov space ends early.
         """
-        basis = [start / torch.linalg.vector_norm(start)]
-        diagonal: list[float] = []
-        beside: list[float] = []
+        space = Krylov.start(start)
         while True:
-            product = operator.matvec(basis[-1])
-            diagonal.append(float(product @ basis[-1]))
-            stacked = torch.stack(basis)  # (k, dim)
-            for _ in range(2):  # twice is enough to be orthogonal to working precision
-                product = product - (stacked @ product) @ stacked
-            leftover = float(torch.linalg.vector_norm(product))
-            tridiagonal = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
-            for row, entry in enumerate(beside):
-                tridiagonal[row, row + 1] = tridiagonal[row + 1, row] = entry
-            values, vectors = torch.linalg.eigh(tridiagonal)
+            space.expand(operator)
+            values, vectors = torch.linalg.eigh(space.tridiagonal())
             lead = int(values.abs().argmax())
             theta = float(values[lead])
-            residual = leftover * abs(float(vectors[-1, lead]))
+            residual = space.leftover * abs(float(vectors[-1, lead]))
             others = values[torch.arange(len(values)) != lead]
-            gap = float((others - theta).abs().min()) if len(others) else 0.0
-            error = min(residual, residual**2 / gap) if gap > residual else residual
-            scale = max(abs(theta), torch.finfo(start.dtype).tiny)
-            exhausted = leftover <= torch.finfo(start.dtype).eps * scale or len(basis) == operator.dim
-            converged = error < self.tolerance * scale
-            if converged or exhausted or len(basis) >= self.max_products:
-                coefficients = vectors[:, lead].to(start)
-                return Extreme(theta, coefficients @ stacked, residual, len(basis), converged or exhausted)
-            beside.append(leftover)
-            basis.append(product / leftover)
+            if len(others):
+                gap = float((others - theta).abs().min())
+            # twice, because a Ritz value that has not converged makes the gap look wider than it is
+            error = min(residual, 2 * residual**2 / gap) if gap > residual else residual
+            converged = error < self.tolerance * max(abs(theta), torch.finfo(start.dtype).tiny) or space.exhausted
+            if converged or space.products >= self.max_products:
+                vector = space.combine(vectors[:, lead])
+                return Extreme(theta, vector, residual, space.products, converged, gap, error)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The seam between losses and eigenvalue estimators: a symmetric operator on the flat weights."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -30,19 +30,23 @@ class Operator(Protocol):
 
 @dataclass
 class Hessian:
-    """The exact Hessian of a weighted sum of losses, by double backward on graphs that are kept.
+    """The exact Hessian of a weighted sum of losses, by double backward.
 
-    H v = sum_k c_k d/dw (grad L_k(w) . v). The graph of each gradient is built on the first product and kept for the
-    others, so a product costs about two backward passes.
+    H v = sum_k c_k d/dw (grad L_k(w) . v). With `keep` the graph of each gradient is built on the first product and kept
+    for the others: a product then costs about two backward passes, and memory holds every graph. Without it each
+    product builds one graph after the other: half as much work again, and the memory of one L_k whatever their number.
+    (Forward-over-reverse, the usual choice there, took longer and more memory on a ResNet-18: docs/benchmark.md.)
 
     Attributes:
         weights: w, the flat point at which the Hessian is taken, shape (dim,).
         losses: pairs (c_k, L_k); L_k maps flat weights to a scalar and must not depend on anything that changes between
             products.
+        keep: whether graphs are kept between products.
     """
 
     weights: Tensor
     losses: Sequence[tuple[float, Callable[[Tensor], Tensor]]]
+    keep: bool = True
     _graphs: list[tuple[float, Tensor, Tensor]] = field(default_factory=list, init=False, repr=False)
 
     @property
@@ -50,11 +54,16 @@ class Hessian:
         """Number of weights."""
         return len(self.weights)
 
-    def _build(self) -> None:
+    def _built(self) -> Iterator[tuple[float, Tensor, Tensor]]:
+        if self._graphs:
+            yield from self._graphs
+            return
         for share, loss in self.losses:
             point = self.weights.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(loss(point), point, create_graph=True)
-            self._graphs.append((share, point, gradient))
+            if self.keep:
+                self._graphs.append((share, point, gradient))
+            yield share, point, gradient
 
     def matvec(self, vector: Tensor) -> Tensor:
         """Multiply the Hessian with a vector.
@@ -65,13 +74,55 @@ class Hessian:
         Returns:
             H v, shape (dim,).
         """
-        if not self._graphs:
-            self._build()
         total = torch.zeros_like(vector)
-        for share, point, gradient in self._graphs:
+        for share, point, gradient in self._built():
             if not gradient.requires_grad:  # the loss is linear in the weights
                 continue
-            (product,) = torch.autograd.grad(gradient, point, vector, retain_graph=True, materialize_grads=True)
+            (product,) = torch.autograd.grad(gradient, point, vector, retain_graph=self.keep, materialize_grads=True)
+            total.add_(product, alpha=share)
+        return total
+
+
+@dataclass
+class GaussNewton:
+    """The generalised Gauss-Newton matrix, J' H_z J: the Hessian without the curvature of the network itself.
+
+    Positive semi-definite where the loss is convex in the logits z, as cross-entropy is. J v by differentiating J' u with
+    respect to u (two reverse passes), so that no forward-mode rule is needed.
+
+    Attributes:
+        weights: w, shape (dim,).
+        parts: triples (c_k, z_k, l_k): z_k maps flat weights to logits, l_k maps logits to a scalar.
+    """
+
+    weights: Tensor
+    parts: Sequence[tuple[float, Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]]
+
+    @property
+    def dim(self) -> int:
+        """Number of weights."""
+        return len(self.weights)
+
+    def matvec(self, vector: Tensor) -> Tensor:
+        """Multiply the Gauss-Newton matrix with a vector.
+
+        Args:
+            vector: shape (dim,).
+
+        Returns:
+            G v, shape (dim,).
+        """
+        total = torch.zeros_like(vector)
+        for share, logits_of, loss_of in self.parts:
+            point = self.weights.detach().requires_grad_()
+            logits = logits_of(point)
+            dummy = torch.zeros_like(logits, requires_grad=True)
+            (pulled,) = torch.autograd.grad(logits, point, dummy, create_graph=True)  # J' u, linear in u
+            (pushed,) = torch.autograd.grad(pulled, dummy, vector, retain_graph=True)  # J v
+            top = logits.detach().requires_grad_()
+            (slope,) = torch.autograd.grad(loss_of(top), top, create_graph=True)
+            (curved,) = torch.autograd.grad(slope, top, pushed)  # H_z J v
+            (product,) = torch.autograd.grad(logits, point, curved)
             total.add_(product, alpha=share)
         return total
 

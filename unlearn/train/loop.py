@@ -142,3 +142,29 @@ def removal_gradient(recipe: Recipe, at: Learner, batches: Sequence[Batch], *, t
                 )
                 total.add_(gradient, alpha=sign)
     return total
+
+
+def removal_of(recipe: Recipe, step: Step, original: Learner) -> torch.Tensor:
+    """Give M's gradient minus that of M' on the points it keeps, at the weights that M's last step started from.
+
+    Args:
+        recipe: the loss and its augmentation.
+        step: a step that held some forgotten points, just taken.
+        original: M, with that step's gradient.
+
+    Returns:
+        Shape (dim,).
+    """
+    assert original.gradient is not None
+    device = original.weights.device
+    before = torch.add(original.weights, original.velocity, alpha=step.lr)
+    _, gradient = recipe.objective.gradient(
+        before,
+        clone(original.buffers),
+        step.batch.kept.to(device),
+        draws=recipe.objective.draws(step.batch.epoch),
+        count=len(step.batch.indices),
+        train=original.train_mode,
+        step=step.batch.step,
+    )
+    return original.gradient - gradient

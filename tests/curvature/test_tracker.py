@@ -1,0 +1,78 @@
+import pytest
+import torch
+
+from unlearn.curvature.estimators import Lanczos, PowerIteration
+from unlearn.curvature.operator import Matrix
+from unlearn.curvature.tracker import Tracker, Warmth
+from unlearn.values.errors import UserError
+
+DIM = 60
+
+
+def probe(step):
+    return torch.randn(DIM, generator=torch.Generator().manual_seed(step), dtype=torch.float64)
+
+
+def turning(step, angle=0.01):
+    """A spectrum whose leading eigenvector turns a little every step."""
+    values = torch.linspace(-1, 2, DIM, dtype=torch.float64)
+    values[-1] = 10
+    first, second = torch.eye(DIM, dtype=torch.float64)[-1], torch.eye(DIM, dtype=torch.float64)[0]
+    turn = torch.as_tensor(angle * step, dtype=torch.float64)
+    q = torch.eye(DIM, dtype=torch.float64)
+    q[-1], q[0] = turn.cos() * first + turn.sin() * second, turn.cos() * second - turn.sin() * first
+    return Matrix(q.T @ values.diag() @ q)
+
+
+def follow(warmth, operators, estimator=None):
+    tracker = Tracker(estimator or Lanczos("lanczos", 1e-3, 30), warmth)
+    return [tracker(operator, probe(step)) for step, operator in enumerate(operators)]
+
+
+def test_a_slow_turn_costs_about_one_product_and_stays_within_the_tolerance():
+    found = follow(Warmth(True, 0.01, 25), [turning(step) for step in range(50)])
+    assert max(abs(each.value / 10 - 1) for each in found) < 1e-3
+    assert sum(each.products for each in found) / 50 < 2
+
+
+def test_cold_starts_cost_more():
+    cold = follow(Warmth(False, 0.01, 25), [turning(step) for step in range(10)])
+    assert min(each.products for each in cold) > 2
+
+
+def crossing(step):
+    values = torch.linspace(-0.5, 0.5, DIM, dtype=torch.float64)
+    values[0], values[1] = 5 - 0.1 * step, 3 + 0.1 * step  # cross at step 10
+    return Matrix(values.diag())
+
+
+def test_a_crossing_is_not_missed_for_longer_than_the_recheck():
+    found = follow(Warmth(True, 0.02, 5), [crossing(step) for step in range(30)])
+    for step, each in enumerate(found):
+        truth = max(5 - 0.1 * step, 3 + 0.1 * step)
+        assert each.value <= truth * (1 + 1e-9)
+        if not 10 <= step < 16:
+            assert each.value == pytest.approx(truth, rel=1e-3)
+
+
+def test_without_mix_and_recheck_a_crossing_is_missed():
+    """What the two safeguards are for."""
+    found = follow(Warmth(True, 0.0, 1000), [crossing(step) for step in range(30)], Lanczos("tight", 1e-12, 60))
+    assert found[-1].value == pytest.approx(5 - 2.9, rel=1e-3)
+
+
+def test_a_negative_leader_is_followed():
+    found = follow(Warmth(True, 0.01, 10), [Matrix(-turning(step).entries) for step in range(20)])
+    assert all(each.value == pytest.approx(-10, rel=1e-3) for each in found)
+
+
+def test_other_estimators_start_cold_every_time():
+    found = follow(Warmth(True, 0.01, 10), [turning(0)] * 3, PowerIteration("power", 1e-3, 100))
+    assert min(each.products for each in found) > 2
+
+
+def test_settings_are_checked():
+    with pytest.raises(UserError, match="recheck"):
+        Warmth(True, 0.01, 0)
+    with pytest.raises(UserError, match="mix"):
+        Warmth(True, 1.0, 5)

@@ -1,0 +1,99 @@
+"""The transported removal is exact on quadratics: against M' trained without the forget set, to 1e-10."""
+
+import numpy as np
+import pytest
+import torch
+
+from tests.worlds import learner, quadratic, recipe
+from unlearn.curvature.krylov import krylov
+from unlearn.curvature.operator import Matrix
+from unlearn.curvature.transport import Flow, Visit, bounded, transport
+from unlearn.train.loop import train
+from unlearn.train.visits import KEPT, Visits
+
+UNIT = {"order": "as_stored", "forget": (3, 4, 5), "unit": 1}
+POINTS = {"order": "as_stored", "forget": (4, 10)}
+
+
+def difference(plan, products=5):
+    """y as predicted from M alone, and w' - w as it is."""
+    m, m_prime = learner(), learner()
+    visits, rates = Visits(plan), []
+    for step in train(plan, [m], [m_prime]):
+        rates.append(step.lr)
+        if step.batch.is_visit:
+            visits.observe(step, m)
+    flow = Flow(rates, plan.optimizer.momentum, plan.optimizer.weight_decay)
+    space = krylov(Matrix(plan.objective.a), visits.push_sum, products)
+    return space.combine(transport(space, visits.all(), flow, clamp=False)), m_prime.weights - m.weights
+
+
+@pytest.mark.parametrize("forget", [UNIT, POINTS], ids=["batch", "points"])
+@pytest.mark.parametrize("epochs", [1, 3])
+@pytest.mark.parametrize("decay", ["constant", "linear", "cosine"])
+@pytest.mark.parametrize(("momentum", "weight_decay"), [(0, 0), (0.9, 0), (0, 0.1), (0.9, 0.1)])
+def test_exact_on_quadratics_with_as_many_products_as_dimensions(forget, epochs, decay, momentum, weight_decay):
+    if forget is POINTS:
+        world = quadratic(renormalise="remaining")
+    else:
+        world = quadratic()
+    plan = recipe(world, epochs=epochs, momentum=momentum, weight_decay=weight_decay, decay=decay, **forget)
+    predicted, actual = difference(plan)
+    assert torch.linalg.vector_norm(predicted - actual) < 1e-10 * torch.linalg.vector_norm(actual)
+
+
+def test_one_visit_of_plain_sgd_is_a_matrix_function():
+    world, lr = quadratic(), 0.05
+    plan = recipe(world, lr=lr, epochs=1, order="as_stored", forget=(0, 1, 2), unit=0)
+    g_0 = world.a @ learner().weights - world.b[:3].mean(dim=0)
+    space = krylov(Matrix(world.a), g_0, 5)
+    y = space.combine(space.function(lambda x: lr * (1 - lr * x) ** 3))
+    assert torch.allclose(difference(plan)[0], y, atol=1e-14)
+
+
+def test_few_products_come_close():
+    plan = recipe(quadratic(dim=40, size=24), epochs=1, order="as_stored", forget=(0, 1, 2), unit=0)
+    errors = []
+    for products in (1, 3, 5):
+        m, m_prime = learner(40), learner(40)
+        visits, rates = Visits(plan), []
+        for step in train(plan, [m], [m_prime]):
+            rates.append(step.lr)
+            if step.batch.is_visit:
+                visits.observe(step, m)
+        space = krylov(Matrix(plan.objective.a), visits.push_sum, products)
+        y = space.combine(transport(space, visits.all(), Flow(rates, 0, 0), clamp=False))
+        errors.append(float(torch.linalg.vector_norm(y - (m_prime.weights - m.weights))))
+    assert errors[0] > 10 * errors[1] > 100 * errors[2]
+
+
+def test_many_visits_are_folded_into_their_mean():
+    plan = recipe(quadratic(), epochs=KEPT + 2, **UNIT)
+    m, visits = learner(), Visits(plan)
+    pushes = []
+    for step in train(plan, [m], []):
+        if step.batch.is_visit:
+            visits.observe(step, m)
+            pushes.append(m.velocity.clone())
+    assert not visits.kept
+    folded = visits.all()
+    assert len(folded) == KEPT + 2
+    assert torch.allclose(folded[0].push, torch.stack(pushes).mean(dim=0))
+
+
+def test_bounds():
+    flow = Flow([0.1] * 50, 0.0, 0.0)
+    eigenvalues = np.array([-100.0, -0.1, 1.0, 15.0, 1000.0])
+    assert bounded(eigenvalues, flow, clamp=True).tolist() == pytest.approx([0, 0, 1, 10, 10])
+    raw = bounded(eigenvalues, flow, clamp=False)
+    assert raw.tolist() == pytest.approx([-np.log(100) / 5, -0.1, 1, 15, 20])
+    assert ((1 - 0.1 * raw) ** 50 <= 100).all()
+
+
+def test_growth_by_negative_curvature_is_predicted():
+    operator = Matrix(torch.diag(torch.tensor([-1.0, -1.0], dtype=torch.float64)))
+    push = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    space = krylov(operator, push, 2)
+    y = transport(space, [Visit(0, True, push, None)], Flow([0.1] * 11, 0.0, 0.0), clamp=False)
+    assert y.item() == pytest.approx(0.1 * 1.1**10)
+    assert transport(space, [Visit(0, True, push, None)], Flow([0.1] * 11, 0, 0), clamp=True).item() == 0.1

@@ -1,0 +1,166 @@
+"""The Krylov space of a symmetric operator and a vector: the one Lanczos recursion, for eigenvalues and for functions.
+
+With basis Q (dim, m) and tridiagonal T = Q' A Q, a function of the operator on the start vector is
+
+    f(A) b  =  norm(b) Q f(T) e_1        (exact where m = dim, or the space ends)
+
+(Golub and Van Loan, Matrix Computations, 10.1; Higham, Functions of Matrices, 13.2.)
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from unlearn.curvature.operator import Operator
+
+
+@dataclass
+class Krylov:
+    """An orthonormal basis of span(b, A b, A^2 b, ...), with full reorthogonalisation.
+
+    Attributes:
+        size: norm(b).
+        basis: unit vectors, each of shape (dim,).
+        diagonal: of T, one entry a product.
+        beside: off the diagonal of T, one entry fewer.
+        leftover: norm of what the last product had outside the basis.
+        exhausted: whether the space is invariant: nothing is outside.
+    """
+
+    size: float
+    basis: list[Tensor]
+    diagonal: list[float] = field(default_factory=list)
+    beside: list[float] = field(default_factory=list)
+    leftover: float = 0.0
+    exhausted: bool = False
+    _next: Tensor | None = None
+
+    @classmethod
+    def start(cls, vector: Tensor) -> "Krylov":
+        """Begin with a vector and no product.
+
+        Args:
+            vector: b, shape (dim,), not zero.
+
+        Returns:
+            A space of dimension 1.
+        """
+        size = torch.linalg.vector_norm(vector)
+        return cls(float(size), [vector / size])
+
+    @property
+    def products(self) -> int:
+        """Operator products so far."""
+        return len(self.diagonal)
+
+    def expand(self, operator: Operator) -> None:
+        """Spend one product. Does nothing more once the space is exhausted.
+
+        Args:
+            operator: A, the same at each call.
+        """
+        if self.exhausted:
+            return
+        if self._next is not None:
+            self.beside.append(self.leftover)
+            self.basis.append(self._next)
+        product = operator.matvec(self.basis[-1])
+        self.diagonal.append(float(product @ self.basis[-1]))
+        stacked = torch.stack(self.basis)  # (k, dim)
+        for _ in range(2):  # twice is enough to be orthogonal to working precision
+            product = product - (stacked @ product) @ stacked
+        self.leftover = float(torch.linalg.vector_norm(product))
+        scale = max(map(abs, self.diagonal + self.beside))
+        tiny = torch.finfo(product.dtype)
+        self.exhausted = self.leftover <= max(tiny.eps * scale, tiny.tiny) or len(self.basis) == operator.dim
+        self._next = None if self.exhausted else product / self.leftover
+
+    def tridiagonal(self) -> Tensor:
+        """Write out T.
+
+        Returns:
+            float64, shape (m, m), on the CPU.
+        """
+        matrix = torch.diag(torch.tensor(self.diagonal, dtype=torch.float64))
+        for row, entry in enumerate(self.beside):
+            matrix[row, row + 1] = matrix[row + 1, row] = entry
+        return matrix
+
+    def combine(self, coefficients: Tensor) -> Tensor:
+        """Leave the basis: Q c.
+
+        Args:
+            coefficients: c, shape (m,) with m at most the number of products.
+
+        Returns:
+            Shape (dim,).
+        """
+        like = self.basis[0]
+        return coefficients.to(like) @ torch.stack(self.basis[: len(coefficients)])
+
+    def coordinates(self, vector: Tensor) -> Tensor:
+        """Enter the basis: Q' x.
+
+        Args:
+            vector: x, shape (dim,).
+
+        Returns:
+            float64, shape (m,), on the CPU; what x has outside the space is dropped.
+        """
+        return (torch.stack(self.basis[: self.products]) @ vector).double().cpu()
+
+    def function(
+        self, f: Callable[[Tensor], Tensor], start: Tensor | None = None, products: int | None = None
+    ) -> Tensor:
+        """Give the coordinates of f(A) b, one run for any number of functions.
+
+        Args:
+            f: maps eigenvalues, float64 of shape (m,), to values of the same shape.
+            start: coordinates of b where it is another vector than the start of the space.
+            products: use only the first so many, for an estimate of the error.
+
+        Returns:
+            Q' f(A) b = f(T) Q' b, float64, shape (m,).
+        """
+        m = products or self.products
+        values, vectors = torch.linalg.eigh(self.tridiagonal()[:m, :m])
+        if start is None:
+            start = torch.zeros(m, dtype=torch.float64)
+            start[0] = self.size
+        return vectors @ (f(values) * (vectors.T @ start[:m]))
+
+    def error(self, f: Callable[[Tensor], Tensor]) -> float:
+        """Estimate the error of f(A) b by what the last product changed.
+
+        Args:
+            f: as for `function`.
+
+        Returns:
+            norm(f_m - f_{m-1}), in units of f(A) b; infinite after one product, 0 where the space is exhausted.
+        """
+        if self.exhausted:
+            return 0.0
+        if self.products < 2:
+            return float("inf")
+        change = self.function(f)
+        change[:-1] -= self.function(f, products=self.products - 1)
+        return float(torch.linalg.vector_norm(change))
+
+
+def krylov(operator: Operator, vector: Tensor, products: int) -> Krylov:
+    """Build a Krylov space.
+
+    Args:
+        operator: symmetric.
+        vector: where it starts, shape (dim,), not zero.
+        products: m; fewer are spent where the space ends before.
+
+    Returns:
+        The space.
+    """
+    space = Krylov.start(vector)
+    for _ in range(products):
+        space.expand(operator)
+    return space
