@@ -4,12 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
 from unlearn.pipeline.config import register
 
+torch.set_num_threads(1)  # the problems are tiny, and threads that wait for a busy core cost more than they bring
 CONF = Path(__file__).resolve().parents[1] / "conf"
 # everything of a run but what costs seconds
 TINY = (

@@ -107,4 +107,4 @@ def test_help_and_cfg_do_not_load_torch():
 def test_help_lists_the_choices(command):
     code, out, _ = command("--help")
     assert code == 0
-    assert "method: amnesiac, finetune, gradient_ascent, none, retrain, single_gradient" in out
+    assert "method: amnesiac, finetune, gradient_ascent, krylov, none, retrain, single_gradient" in out

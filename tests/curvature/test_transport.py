@@ -33,11 +33,7 @@ def difference(plan, products=5):
 @pytest.mark.parametrize("decay", ["constant", "linear", "cosine"])
 @pytest.mark.parametrize(("momentum", "weight_decay"), [(0, 0), (0.9, 0), (0, 0.1), (0.9, 0.1)])
 def test_exact_on_quadratics_with_as_many_products_as_dimensions(forget, epochs, decay, momentum, weight_decay):
-    if forget is POINTS:
-        world = quadratic(renormalise="remaining")
-    else:
-        world = quadratic()
-    plan = recipe(world, epochs=epochs, momentum=momentum, weight_decay=weight_decay, decay=decay, **forget)
+    plan = recipe(quadratic(), epochs=epochs, momentum=momentum, weight_decay=weight_decay, decay=decay, **forget)
     predicted, actual = difference(plan)
     assert torch.linalg.vector_norm(predicted - actual) < 1e-10 * torch.linalg.vector_norm(actual)
 

@@ -9,11 +9,12 @@ from matplotlib import pyplot
 from PIL import Image
 from scipy.stats import spearmanr
 
+from tests.rows import row
 from unlearn.figures import accuracy, correlation, errors
 from unlearn.figures.run import draw
 from unlearn.figures.saved import Saved, read
 from unlearn.values.errors import UserError
-from unlearn.values.measurement import COLUMNS, ERRORS, Measurement
+from unlearn.values.measurement import COLUMNS, ERRORS
 
 V, PROXY = "verification_error", "unlearning_error_unrolled"
 ACCURACY = {
@@ -26,7 +27,20 @@ ACCURACY = {
 def steps(n: int = 12, **changed) -> pd.DataFrame:
     """A run whose v grows as the root of t and whose errors grow as its square."""
     rows = [
-        asdict(Measurement(t, 0, 0.1, 1, 2.0, 4.0, 2, 0.1, 0.05, t**0.5, t**2, t**2, t**2, t**2 * 10.0, 0.1, 0.0))
+        asdict(
+            row(
+                step=t,
+                noop_distance=0.05,
+                verification_error=t**0.5,
+                unlearning_error_paper=t**2,
+                unlearning_error_code=t**2,
+                unlearning_error_code_mean=t**2,
+                unlearning_error_unrolled=t**2 * 10.0,
+                unlearning_error_krylov=t**0.5 * 0.9,
+                predicted_noop_distance=0.04,
+                krylov_flags=None,
+            )
+        )
         for t in range(1, n + 1)
     ]
     return pd.DataFrame(rows, columns=[column.name for column in COLUMNS]).astype(float).assign(**changed)
@@ -40,7 +54,7 @@ def write(folder, table, summary=None):
 
 
 def no_errors(value=np.nan):
-    return dict.fromkeys((*ERRORS, "sigma"), value)
+    return dict.fromkeys((*ERRORS, "predicted_noop_distance", "sigma"), value)
 
 
 def texts(figure):
@@ -58,7 +72,7 @@ def test_the_curves_are_the_columns_and_v_is_the_thickest():
     assert drawn["v, verification error"].get_ydata() == pytest.approx(table[V].to_numpy())
     assert drawn["e, unrolled"].get_ydata() == pytest.approx(table[PROXY].to_numpy())
     assert list(drawn["no-op distance"].get_xdata()) == list(range(1, 13))
-    assert len(drawn) == 2 + len(ERRORS)
+    assert len(drawn) == 3 + len(ERRORS)
     assert len({(line.get_color(), line.get_linestyle(), line.get_marker()) for line in drawn.values()}) == len(drawn)
     widths = {label: line.get_linewidth() for label, line in drawn.items()}
     assert max(widths, key=widths.__getitem__) == "v, verification error"
@@ -79,11 +93,13 @@ def test_a_logarithm_has_no_zero_so_the_legend_counts_them():
 
 
 def test_the_legend_groups_by_unit_in_the_order_in_which_the_curves_end():
-    assert texts(errors.draw(Saved(steps(), {})))[:5] == [
+    assert texts(errors.draw(Saved(steps(), {})))[:7] == [
         "in weight units",
         "e, unrolled",
         "v, verification error",
+        "e, krylov",
         "no-op distance",
+        "no-op distance, predicted",
         "in other units",
     ]
 

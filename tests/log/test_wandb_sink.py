@@ -9,12 +9,13 @@ import wandb
 import yaml
 from PIL import Image
 
+from tests.rows import row
 from unlearn.log.sink import Sink
 from unlearn.log.wandb_sink import WandbSettings, WandbSink, flatten
 from unlearn.values.errors import UserError
-from unlearn.values.measurement import COLUMNS, Measurement
+from unlearn.values.measurement import COLUMNS
 
-FULL = Measurement(3, 0, 0.1, 1, 2.3, 4.5, 9, 0.2, 0.3, 0.11, 0.5, 0.6, 0.7, 0.8, 0.9, 0.01)
+FULL = row()
 
 
 def records(run_folder):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.rows import row
 from unlearn.records.folder import RunFolder
 from unlearn.values.errors import UserError
 from unlearn.values.flat import Layout
@@ -13,7 +14,7 @@ from unlearn.values.measurement import COLUMNS, Measurement
 
 
 def measured(step: int, v: float | None = 0.1, loss: float = 2.3) -> Measurement:
-    return Measurement(step, 0, 0.1, 1, loss, None, 0, 0.2, 0.3, v, None, None, None, None, None, 0.0)
+    return row(step=step, loss=loss, sigma=None, verification_error=v)
 
 
 def test_rows_read_back_as_the_same_numbers(tmp_path):
@@ -33,7 +34,8 @@ def test_a_row_is_on_disk_at_once_and_the_text_is_fixed(tmp_path):
     folder.append(measured(2, v=None))
     header, *rows = (tmp_path / "steps.csv").read_bytes().decode().split("\n")
     assert header.startswith("step,epoch,lr,")
-    assert rows == ["1,0,0.1,1,2.3,,0,0.2,0.3,0.1,,,,,,0.0", "2,0,0.1,1,2.3,,0,0.2,0.3,,,,,,,0.0", ""]
+    rest = "0.5,0.6,0.7,0.8,0.12,0.31,0.02,5,growth+batchnorm,0.9,0.01"
+    assert rows == [f"1,0,0.1,1,2.3,,9,0.2,0.3,0.1,{rest}", f"2,0,0.1,1,2.3,,9,0.2,0.3,,{rest}", ""]
 
 
 def test_a_diverged_loss_reads_back(tmp_path):

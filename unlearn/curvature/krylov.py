@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from unlearn.curvature.operator import Operator
+from unlearn.curvature.operator import Halves, Operator
 
 
 @dataclass
@@ -27,6 +27,8 @@ class Krylov:
         beside: off the diagonal of T, one entry fewer.
         leftover: norm of what the last product had outside the basis.
         exhausted: whether the space is invariant: nothing is outside.
+        half: rows of Q' A_1 Q where the operator is the mean of two halves A_1 and A_2; each half's projection comes
+            with the products of the whole at no cost.
     """
 
     size: float
@@ -35,6 +37,7 @@ class Krylov:
     beside: list[float] = field(default_factory=list)
     leftover: float = 0.0
     exhausted: bool = False
+    half: list[list[float]] = field(default_factory=list)
     _next: Tensor | None = None
 
     @classmethod
@@ -66,7 +69,12 @@ class Krylov:
         if self._next is not None:
             self.beside.append(self.leftover)
             self.basis.append(self._next)
-        product = operator.matvec(self.basis[-1])
+        if isinstance(operator, Halves):
+            first, second = operator.both(self.basis[-1])
+            product = operator.mean(first, second)
+            self.half.append([float(first @ vector) for vector in self.basis])
+        else:
+            product = operator.matvec(self.basis[-1])
         self.diagonal.append(float(product @ self.basis[-1]))
         stacked = torch.stack(self.basis)  # (k, dim)
         for _ in range(2):  # twice is enough to be orthogonal to working precision
@@ -87,6 +95,22 @@ class Krylov:
         for row, entry in enumerate(self.beside):
             matrix[row, row + 1] = matrix[row + 1, row] = entry
         return matrix
+
+    def halves(self, share: float) -> tuple[Tensor, Tensor] | None:
+        """Write out the projections of both halves of the operator.
+
+        Args:
+            share: weight of the first in the mean.
+
+        Returns:
+            Q' A_1 Q and Q' A_2 Q, float64, shape (m, m); None where the operator had no halves.
+        """
+        if len(self.half) != self.products:
+            return None
+        first = torch.zeros(self.products, self.products, dtype=torch.float64)
+        for row, entries in enumerate(self.half):
+            first[row, : len(entries)] = first[: len(entries), row] = torch.tensor(entries, dtype=torch.float64)
+        return first, (self.tridiagonal() - share * first) / (1 - share)
 
     def combine(self, coefficients: Tensor) -> Tensor:
         """Leave the basis: Q c.

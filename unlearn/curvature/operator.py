@@ -32,8 +32,8 @@ class Operator(Protocol):
 class Hessian:
     """The exact Hessian of a weighted sum of losses, by double backward.
 
-    H v = sum_k c_k d/dw (grad L_k(w) . v). With `keep` the graph of each gradient is built on the first product and kept
-    for the others: a product then costs about two backward passes, and memory holds every graph. Without it each
+    H v = sum_k c_k d/dw (grad L_k(w) . v). With `keep` the graph of each gradient is built on the first product and
+    kept for the others: a product then costs about two backward passes, and memory holds every graph. Without it each
     product builds one graph after the other: half as much work again, and the memory of one L_k whatever their number.
     (Forward-over-reverse, the usual choice there, took longer and more memory on a ResNet-18: docs/benchmark.md.)
 
@@ -87,8 +87,8 @@ class Hessian:
 class GaussNewton:
     """The generalised Gauss-Newton matrix, J' H_z J: the Hessian without the curvature of the network itself.
 
-    Positive semi-definite where the loss is convex in the logits z, as cross-entropy is. J v by differentiating J' u with
-    respect to u (two reverse passes), so that no forward-mode rule is needed.
+    Positive semi-definite where the loss is convex in the logits z, as cross-entropy is. J v by differentiating J' u
+    with respect to u (two reverse passes), so that no forward-mode rule is needed.
 
     Attributes:
         weights: w, shape (dim,).
@@ -125,6 +125,60 @@ class GaussNewton:
             (product,) = torch.autograd.grad(logits, point, curved)
             total.add_(product, alpha=share)
         return total
+
+
+@dataclass(frozen=True)
+class Halves:
+    """A weighted mean of two operators, such as the Hessians on two halves of a sample.
+
+    Attributes:
+        first: on the one half.
+        second: on the other.
+        share: weight of the first, in (0, 1).
+    """
+
+    first: Operator
+    second: Operator
+    share: float
+
+    @property
+    def dim(self) -> int:
+        """Length of the vectors."""
+        return self.first.dim
+
+    def both(self, vector: Tensor) -> tuple[Tensor, Tensor]:
+        """Apply each.
+
+        Args:
+            vector: shape (dim,).
+
+        Returns:
+            Two vectors of shape (dim,).
+        """
+        return self.first.matvec(vector), self.second.matvec(vector)
+
+    def mean(self, first: Tensor, second: Tensor) -> Tensor:
+        """Put the products of both together.
+
+        Args:
+            first: of the one half.
+            second: of the other.
+
+        Returns:
+            share * first + (1 - share) * second.
+        """
+        return torch.lerp(second, first, self.share)
+
+    def matvec(self, vector: Tensor) -> Tensor:
+        """Apply the mean.
+
+        Args:
+            vector: shape (dim,).
+
+        Returns:
+            Shape (dim,).
+        """
+        return self.mean(*self.both(vector))
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,15 @@ both models take with Hessian H, learning rate eta, momentum mu and weight decay
 
     u <- mu u + (H + lambda) d,        d <- d - eta u,
 
-stay as they are at a step that M' does not take, and gain there what M did alone: d -= eta v+, u += v+ - v. Where points
-are taken out of a batch, both take the step and u gains the difference of the two gradients before d follows.
+stay as they are at a step that M' does not take, and gain there what M did alone: d -= eta v+, u += v+ - v. Where
+points are taken out of a batch, both take the step and u gains the difference of the two gradients before d follows.
 
 On an eigenvector of H this is a recursion of two numbers. So it is run on the Ritz values of a Krylov space that starts
 at the removal: a handful of Hessian-vector products whatever the number of steps. For plain SGD and one visit it is
 
     w' - w  =  f(H) eta g_0,    f(x) = product over the later steps of (1 - eta_i x)        (paper.md section 2)
 
-The recursion is that of Hara et al. 2019 and of Hessian-free recollection (arXiv 2404.01712), which spend a product a step.
+The recursion is that of Hara et al. 2019 and of Hessian-free recollection (arXiv 2404.01712): a product a step there.
 """
 
 import math
@@ -62,7 +62,7 @@ class Flow:
 
 
 def transport(
-    space: Krylov, visits: Sequence[Visit], flow: Flow, *, clamp: bool, products: int | None = None
+    space: Krylov, visits: Sequence[Visit], flow: Flow, *, clamp: bool, matrix: Tensor | None = None
 ) -> Tensor:
     """Carry every visit's removal to the present.
 
@@ -74,13 +74,14 @@ def transport(
         clamp: for an update: eigenvalues are moved into [0, 1/eta], where nothing overshoots or grows. Otherwise, for a
             prediction, they are left as they are within bounds: steps never overshoot by more than they correct, and
             growth by negative curvature stops at `GROWTH`.
-        products: use only the first so many of the space, for an estimate of the error.
+        matrix: another operator projected on the space, or a leading block of its own; None takes its own, T.
 
     Returns:
         Coordinates in the basis of y = w' - w as predicted, float64, shape (m,).
     """
-    m = products or space.products
-    values, vectors = np.linalg.eigh(space.tridiagonal().numpy()[:m, :m])
+    projected = space.tridiagonal() if matrix is None else matrix
+    m = len(projected)
+    values, vectors = np.linalg.eigh(projected.numpy())
     curvature = bounded(values, flow, clamp)
 
     def ritz(vector: Tensor) -> np.ndarray:

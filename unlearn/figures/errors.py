@@ -13,6 +13,7 @@ from unlearn.values.measurement import COLUMNS, ERRORS
 
 V = "verification_error"
 NOOP = "noop_distance"
+FORECAST = "predicted_noop_distance"
 LOG_FROM = 20  # largest over smallest value from which a linear axis would flatten a curve
 
 
@@ -30,7 +31,7 @@ def draw(run: Saved) -> Figure | None:
     looks = _looks()
     steps = run.steps.set_index("step")[list(looks)].dropna(axis="columns", how="all")
     names = [name for name in looks if name in steps]
-    if not set(names) - {NOOP}:
+    if not set(names) - {NOOP, FORECAST}:
         return None
     values = steps.to_numpy()
     positive = values[values > 0]
@@ -62,6 +63,7 @@ def _looks() -> dict[str, dict[str, Any]]:
     looks: dict[str, dict[str, Any]] = {
         V: {"color": style.BLACK, "linewidth": 3, "marker": "o", "markersize": 5, "zorder": 3},
         NOOP: {"color": style.PURPLE, "linewidth": 1.8, "marker": "s", "markersize": 4.5},
+        FORECAST: {"color": style.PURPLE, "linewidth": 1.4, "linestyle": ":", "marker": "o", "markersize": 3.5},
     }
     for color, dash, marker, name in zip(cycle(colors), cycle(dashes), cycle("^vDXP"), ERRORS, strict=False):
         looks[name] = {"color": color, "linestyle": dash, "linewidth": 1.6, "marker": marker, "markersize": 5}
@@ -69,7 +71,7 @@ def _looks() -> dict[str, dict[str, Any]]:
 
 
 def _label(name: str) -> str:
-    named = {V: "v, verification error", NOOP: "no-op distance"}
+    named = {V: "v, verification error", NOOP: "no-op distance", FORECAST: "no-op distance, predicted"}
     return named.get(name, "e, " + name.removeprefix("unlearning_error_").replace("_", " "))
 
 

@@ -29,7 +29,7 @@ def build(node: Any, key: str) -> Any:
         target = pkgutil.resolve_name(node._target_)
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"{key}._target_={node._target_}: cannot be imported ({error})") from error
-    if not dataclasses.is_dataclass(target):
+    if not (isinstance(target, type) and dataclasses.is_dataclass(target)):
         raise UserError(f"{key}._target_={node._target_}: is not a dataclass of settings")
     resolved = cast(dict[str, Any], OmegaConf.to_container(node, resolve=True))
     settings = {name: value for name, value in resolved.items() if name != "_target_"}

@@ -92,14 +92,26 @@ class Retrain:
 
 
 @dataclass
+class Warm:
+    """How sigma starts from that of the step before."""
+
+    enabled: bool = MISSING
+    mix: float = MISSING
+    recheck: int = MISSING
+
+
+@dataclass
 class Measure:
     """What is measured, and when."""
 
     every: int = MISSING
     hessian_samples: int = MISSING  # 0: no sigma
+    hessian_chunk: int = MISSING
     hessian_mode: str = MISSING
     hessian_samples_from: str = MISSING
     sigma: str = MISSING
+    warm: Warm = field(default_factory=Warm)
+    krylov: int = MISSING  # products; 0: no forecast
 
 
 @dataclass

@@ -3,22 +3,20 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
-from torch import Tensor
 
-from unlearn.curvature.operator import Hessian
 from unlearn.methods.method import Unlearned
 from unlearn.metrics import weight_space
-from unlearn.models.network import clone
+from unlearn.pipeline.forecast import Forecast, forecast
 from unlearn.pipeline.prepare import Prepared
 from unlearn.pipeline.stopwatch import Stopwatch
+from unlearn.train.hessian import halved_hessian_at, hessian_at
 from unlearn.train.learner import Learner
 from unlearn.train.loop import Step
 from unlearn.train.recording import Trained
 from unlearn.values.errors import Diverged
-from unlearn.values.flat import buffer_distance, distance
+from unlearn.values.flat import buffer_distance, distance, norm
 from unlearn.values.measurement import Measurement
 from unlearn.values.streams import generator
 
@@ -68,6 +66,8 @@ class Measurer:
             with self.seconds("unlearn"):
                 self.unlearned = method.unlearn(trained)
         done = self.unlearned if method.online or final else None
+        with self.seconds("forecast"):
+            ahead = self._forecast(trained)
         lr = recording.rate_sum / step.taken
         return Measurement(
             step=step.taken,
@@ -84,44 +84,34 @@ class Measurer:
             unlearning_error_code=_known(weight_space.unlearning_error_code, lr, step.taken, moved, sigma),
             unlearning_error_code_mean=_known(weight_space.unlearning_error_code, lr, step.taken, moved, mean),
             unlearning_error_unrolled=_known(weight_space.unlearning_error_unrolled, lr, step.taken, moved, mean),
+            unlearning_error_krylov=None
+            if done is None or ahead is None
+            else float(distance(done.weights - original.weights, ahead.y)),
+            predicted_noop_distance=None if ahead is None else float(norm(ahead.y)),
+            krylov_error=None if ahead is None else ahead.error,
+            krylov_hvps=0 if ahead is None else ahead.products,
+            krylov_flags=None if ahead is None else "+".join(ahead.flags),
             correction_size=None if done is None else float(distance(done.weights, original.weights)),
             buffer_distance=float(buffer_distance(original.buffers, retrained.buffers)),
         )
 
     def _sigma(self, original: Learner, step: int) -> tuple[float | None, int]:
-        settings, points = self.prepared.config.measure, self.prepared.hessian_points
-        if not len(points):
+        prepared = self.prepared
+        if not len(prepared.sample.points):
             return None, 0
-        extreme = self.prepared.estimator(hessian(self.prepared, original, points), self._start(original.weights, step))
-        return weight_space.sigma_of(extreme.value, settings.sigma), extreme.products
+        stream = generator(prepared.config.seed, "probe", step)
+        weights = original.weights
+        probe = torch.randn(len(weights), generator=stream, dtype=weights.dtype).to(weights.device)
+        extreme = prepared.tracker(hessian_at(prepared.recorded.objective, original, prepared.sample), probe)
+        return weight_space.sigma_of(extreme.value, prepared.config.measure.sigma), extreme.products
 
-    def _start(self, weights: Tensor, step: int) -> Tensor:
-        stream = generator(self.prepared.config.seed, "probe", step)
-        return torch.randn(len(weights), generator=stream, dtype=weights.dtype).to(weights.device)
-
-
-def hessian(prepared: Prepared, at: Learner, points: Tensor) -> Hessian:
-    """Give the Hessian of the mean training loss over some points, without augmentation.
-
-    In train mode the points are taken in batches of the training size, so that BatchNorm sees what it sees in training;
-    in eval mode all at once.
-
-    Args:
-        prepared: the loss and the mode.
-        at: gives weights and buffers, which stay as they are.
-        points: training points.
-
-    Returns:
-        The operator.
-    """
-    train = prepared.config.measure.hessian_mode == "train"
-    size = prepared.recorded.schedule.batch_size if train and at.buffers else len(points)
-    objective = prepared.recorded.objective
-
-    def loss(part: Tensor, weights: Tensor) -> Tensor:
-        return objective.loss(weights, clone(at.buffers), part, train=train)
-
-    return Hessian(at.weights, [(len(part) / len(points), partial(loss, part)) for part in points.split(size)])
+    def _forecast(self, trained: Trained) -> Forecast | None:
+        prepared = self.prepared
+        products = prepared.config.measure.krylov
+        if not products or not len(prepared.sample.points):
+            return None
+        operator = halved_hessian_at(prepared.recorded.objective, trained.original, prepared.sample)
+        return forecast(trained.recording, operator, products, bool(trained.original.buffers))
 
 
 def _known(

@@ -5,9 +5,8 @@ from typing import Any, cast
 
 import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from torch import Tensor
 
-from unlearn.curvature.estimators import Estimator
+from unlearn.curvature.tracker import Tracker, Warmth
 from unlearn.data.forget import Context, Forget
 from unlearn.data.split import Data
 from unlearn.log.wandb_sink import WandbSettings
@@ -15,6 +14,7 @@ from unlearn.methods.method import Method
 from unlearn.models.network import Network
 from unlearn.pipeline.build import build
 from unlearn.pipeline.config import Config
+from unlearn.train.hessian import Sample, sample_points
 from unlearn.train.learner import Momentum
 from unlearn.train.loop import Recipe
 from unlearn.train.objective import Objective
@@ -39,8 +39,8 @@ class Prepared:
         recorded: recipe of the phase in which M and M' train in step.
         method: the unlearning method.
         records: what training keeps.
-        estimator: of sigma.
-        hessian_points: the training points that sigma is taken on.
+        tracker: of sigma.
+        sample: where curvature is looked at.
         logger: settings of W&B.
     """
 
@@ -53,8 +53,8 @@ class Prepared:
     recorded: Recipe
     method: Method
     records: frozenset[str]
-    estimator: Estimator
-    hessian_points: Tensor
+    tracker: Tracker
+    sample: Sample
     logger: WandbSettings
 
     @property
@@ -84,6 +84,8 @@ def prepare(cfg: DictConfig) -> Prepared:
     logger = build(cfg.logger, "logger")
     _check(config)
     records = _records(cfg.training.record, parts["method"])
+    if config.measure.krylov and config.measure.hessian_samples:
+        records |= {"visits"}
     device = pick_device(config.device)
     data = parts["dataset"].load(config.seed)
     for key, phase in (("pretraining", config.pretraining), ("training", config.training)):
@@ -123,8 +125,8 @@ def prepare(cfg: DictConfig) -> Prepared:
         ),
         method=parts["method"],
         records=records,
-        estimator=parts["curvature"],
-        hessian_points=_hessian_points(config, len(data.train)).to(device),
+        tracker=Tracker(parts["curvature"], Warmth(**vars(config.measure.warm))),
+        sample=_sample(config, len(data.train), device),
         logger=logger,
     )
 
@@ -143,7 +145,7 @@ def refuse_unknown(cfg: DictConfig, schema: type, prefix: str = "") -> None:
     known = {f.name: f.type for f in fields(schema)}
     for key in cfg:
         if key not in known:
-            raise UserError(f"{prefix}{key}: there is no such setting; there are {', '.join(known)}")
+            raise UserError(f"{prefix}{key!s}: there is no such setting; there are {', '.join(known)}")
         kind = known[str(key)]
         if isinstance(kind, type) and is_dataclass(kind):
             refuse_unknown(cfg[key], kind, f"{prefix}{key}.")
@@ -186,10 +188,16 @@ def _check(config: Config) -> None:
     at_least("training.checkpoint_every", config.training.checkpoint_every, 1)
     at_least("measure.every", config.measure.every, 1)
     at_least("measure.hessian_samples", config.measure.hessian_samples, 0)
+    at_least("measure.hessian_chunk", config.measure.hessian_chunk, 1)
+    at_least("measure.krylov", config.measure.krylov, 0)
     choice("measure.hessian_mode", config.measure.hessian_mode, ("train", "eval"))
     choice("measure.hessian_samples_from", config.measure.hessian_samples_from, ("random", "first"))
     choice("measure.sigma", config.measure.sigma, ("largest_magnitude", "sqrt_signed"))
-    choice("conventions.headline_error", config.conventions.headline_error, ("paper", "code", "code_mean", "unrolled"))
+    choice(
+        "conventions.headline_error",
+        config.conventions.headline_error,
+        ("paper", "code", "code_mean", "unrolled", "krylov"),
+    )
     choice("retrain.start", config.retrain.start, ("pretrained", "initial"))
 
 
@@ -256,8 +264,8 @@ def _pretraining(config: Config, objective: Objective, forget: Forget) -> Recipe
     )
 
 
-def _hessian_points(config: Config, size: int) -> Tensor:
-    count = config.measure.hessian_samples
-    if config.measure.hessian_samples_from == "first":
-        return torch.arange(min(count, size))
-    return torch.randperm(size, generator=generator(config.seed, "hessian"))[:count].sort().values
+def _sample(config: Config, size: int, device: torch.device) -> Sample:
+    measure = config.measure
+    drawn = generator(config.seed, "hessian") if measure.hessian_samples_from == "random" else None
+    points = sample_points(size, measure.hessian_samples, drawn)
+    return Sample(points.to(device), measure.hessian_mode == "train", config.training.batch_size, measure.hessian_chunk)

@@ -77,13 +77,14 @@ def errors_table(summary: Mapping[str, Any], headline: str) -> Table:
     table.add_column("quantity")
     for heading in ("value", "rho with v", "of differences"):
         table.add_column(heading, justify="right", no_wrap=True)
-    kinds = sorted(("paper", "code", "code_mean", "unrolled"), key=lambda kind: kind != headline)
+    kinds = sorted(("paper", "code", "code_mean", "unrolled", "krylov"), key=lambda kind: kind != headline)
     rows = [
         ("v          verification error", "verification_error"),
         ("no-op      norm(w_t - w')", "noop_distance"),
         ("ratio      v / no-op", "ratio"),
         ("correction norm(w'' - w_t)", "correction_size"),
         *((f"e          {kind.replace('_', ', ')}", f"unlearning_error_{kind}") for kind in kinds),
+        ("forecast   of the no-op", "predicted_noop_distance"),
         ("sigma", "sigma"),
         ("distance   norm(w_t - w_0)", "distance_from_initial"),
         ("t          steps", "step"),

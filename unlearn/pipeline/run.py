@@ -224,7 +224,7 @@ def _settle(device: torch.device) -> None:
 
 def _announce(prepared: Prepared) -> None:
     vectors = vectors_needed(prepared.records, prepared.recorded.schedule, prepared.config.training.checkpoint_every)
-    if prepared.records & {"visit_gradients", "checkpoints"}:
+    if "checkpoints" in prepared.records:
         size = vectors * prepared.network.layout.dim * 4 / 1e9
         logger.info("recording keeps %d vectors of the model's size: %.2f GB by the end", vectors, size)
 

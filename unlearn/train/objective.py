@@ -64,6 +64,44 @@ class Objective:
             return nullcontext()
         return _forked(seed_for(self.seed, "dropout", step), self.split.labels.device)
 
+    def logits(
+        self,
+        weights: Tensor,
+        buffers: Buffers,
+        indices: Tensor,
+        *,
+        draws: Draws | None = None,
+        train: bool = True,
+        step: int = 0,
+    ) -> Tensor:
+        """Run the network on some training points; arguments as for `loss`.
+
+        Args:
+            weights: flat, shape (dim,).
+            buffers: in train mode BatchNorm updates them in place.
+            indices: the points, shape (k,).
+            draws: the epoch's augmentation.
+            train: train mode or eval mode.
+            step: picks the dropout masks.
+
+        Returns:
+            Shape (k, num_classes).
+        """
+        with self._masks(step):
+            return self.network.logits(weights, buffers, self.split.batch(indices, draws), train=train)
+
+    def on_data(self, indices: Tensor, logits: Tensor) -> Tensor:
+        """Give the part of the loss that depends on the data: cross-entropy and penalty of the logits.
+
+        Args:
+            indices: the points, shape (k,).
+            logits: of these points, shape (k, num_classes).
+
+        Returns:
+            A scalar in nats.
+        """
+        return F.cross_entropy(logits, self.split.labels[indices]) + self.penalty.of_logits(logits)
+
     def loss(
         self,
         weights: Tensor,
@@ -91,9 +129,7 @@ class Objective:
         Returns:
             A scalar in nats.
         """
-        with self._masks(step):
-            logits = self.network.logits(weights, buffers, self.split.batch(indices, draws), train=train)
-        on_data = F.cross_entropy(logits, self.split.labels[indices]) + self.penalty.of_logits(logits)
+        on_data = self.on_data(indices, self.logits(weights, buffers, indices, draws=draws, train=train, step=step))
         if count is not None and self.renormalise == "batch_size" and count != len(indices):
             on_data = on_data * (len(indices) / count)
         return on_data + self.penalty.of_weights(weights)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from unlearn.train.learner import Learner
 from unlearn.train.loop import Recipe, Step, removal_gradient
+from unlearn.train.visits import KEPT, Visits
 from unlearn.values.errors import UserError
 from unlearn.values.schedule import Batch, Schedule
 
@@ -16,13 +17,13 @@ RECORDS = {
     "first_gradient": "one",
     "updates": "one",
     "checkpoint_gradients": "two",
-    "visit_gradients": "one a visit",
+    "visits": "a bounded number",
     "checkpoints": "one a checkpoint",
 }
 
 
 def vectors_needed(records: frozenset[str], schedule: Schedule, checkpoint_every: int) -> int:
-    """Count the vectors that a recording will hold at its end.
+    """Count the vectors that a recording will hold at its end, at most.
 
     Args:
         records: names of `RECORDS`.
@@ -32,9 +33,9 @@ def vectors_needed(records: frozenset[str], schedule: Schedule, checkpoint_every
     Returns:
         How many vectors of the size of the model, w_0 not counted.
     """
-    growing = schedule.visits() if "visit_gradients" in records else 0
-    if "checkpoints" in records:
-        growing += schedule.total_steps // checkpoint_every
+    growing = schedule.total_steps // checkpoint_every if "checkpoints" in records else 0
+    if "visits" in records:
+        growing += 2 * min(schedule.visits(), KEPT) + 2
     fixed = {"one": 1, "two": 2}
     return growing + sum(fixed.get(RECORDS[name], 0) for name in records)
 
@@ -72,7 +73,7 @@ class Recording:
         first_gradient: the same at w_1, the weights just after the first visit.
         update_sum: sum over visits of w_{s+1} - w_s.
         checkpoint_correction: sum over checkpoints c of (visits since c) * lr * (removal gradient at w_c) / per_epoch.
-        visit_gradients: M's gradient at each visit.
+        visited: what each visit did to M.
         checkpoints: weights every K steps, on the CPU.
     """
 
@@ -90,7 +91,7 @@ class Recording:
     first_gradient: Tensor | None = None
     update_sum: Tensor | None = None
     checkpoint_correction: Tensor | None = None
-    visit_gradients: list[Tensor] = field(default_factory=list)
+    visited: Visits | None = None
     checkpoints: list[Tensor] = field(default_factory=list)
     _carried: float = 0.0
     _first_epoch: list[Batch] = field(default_factory=list)
@@ -120,6 +121,8 @@ class Recording:
             self.initial_gradient = removal_gradient(recipe, start, self._first_epoch)
         if "updates" in records:
             self.update_sum = zeros.clone()
+        if "visits" in records:
+            self.visited = Visits(recipe)
         if "checkpoint_gradients" in records:
             self._checkpoint, self.checkpoint_correction = start, zeros.clone()
         return self
@@ -150,8 +153,8 @@ class Recording:
     def _observe_visit(self, step: Step, original: Learner) -> None:
         if "first_gradient" in self.records and self.first_gradient is None:
             self.first_gradient = removal_gradient(self.recipe, original, self._first_epoch)
-        if "visit_gradients" in self.records and original.gradient is not None:
-            self.visit_gradients.append(original.gradient.clone())
+        if self.visited is not None:
+            self.visited.observe(step, original)
         if self.update_sum is not None:
             self.update_sum.add_(original.velocity, alpha=-step.lr)
         if self.checkpoint_correction is not None and self._checkpoint is not None:

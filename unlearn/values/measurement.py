@@ -26,6 +26,15 @@ class Measurement:
     unlearning_error_code: float | None = _column("", "eta^2 norm(w_t - w_0) t/2 sigma, the latest sigma")
     unlearning_error_code_mean: float | None = _column("", "eta^2 norm(w_t - w_0) t/2 mean(sigma)")
     unlearning_error_unrolled: float | None = _column("weight", "eta norm(w_t - w_0)/t (t^2 - t)/2 mean(sigma)")
+    unlearning_error_krylov: float | None = _column(
+        "weight", "norm((w'' - w_t) - y), y the removal carried through the later steps: v as predicted"
+    )
+    predicted_noop_distance: float | None = _column("weight", "norm(y), the no-op distance as predicted")
+    krylov_error: float | None = _column("weight", "estimated error of y, by what its last product changed")
+    krylov_hvps: int = _column("products", "Hessian-vector products that y took at this step")
+    krylov_flags: str | None = _column(
+        "", "why y should not be trusted; words joined by +, empty where nothing speaks against it"
+    )
     correction_size: float | None = _column("weight", "norm(w'' - w_t); lr norm(g_0) for one plain single gradient")
     buffer_distance: float = _column("", "norm of M's buffers minus those of M' (BatchNorm statistics)")
 
@@ -51,5 +60,6 @@ ERRORS = (
     "unlearning_error_code",
     "unlearning_error_code_mean",
     "unlearning_error_unrolled",
+    "unlearning_error_krylov",
 )
 NULL_PROXIES = ("step", "noop_distance", "correction_size")

@@ -1,0 +1,72 @@
+"""Krylov unlearning: add back what has become of the removal, not what it was.
+
+Single-gradient unlearning adds eta g_0. But each later step multiplied that by (I - eta H); what is left of it is
+f(H) eta g_0, which a few Hessian-vector products give (`curvature/transport.py`, paper.md section 2). The
+recursion is that of influence for SGD (Hara et al. 2019) and of Hessian-free recollection (arXiv 2404.01712).
+
+Eigenvalues are clamped to [0, 1/eta]: without that, negative curvature has blown the update up by hundreds.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from unlearn.curvature.krylov import krylov
+from unlearn.curvature.transport import Flow, transport
+from unlearn.methods.method import Unlearned
+from unlearn.train.hessian import Sample, curvature_at, sample_points
+from unlearn.train.recording import Trained
+from unlearn.values.errors import at_least, choice
+from unlearn.values.streams import generator
+
+
+@dataclass(frozen=True)
+class KrylovUnlearning:
+    """Krylov unlearning.
+
+    Attributes:
+        name: for logs.
+        products: m, Hessian-vector products.
+        samples: training points that the curvature is taken on, drawn by seed.
+        chunk: the most points in one graph.
+        curvature: `hessian`, or `gauss_newton`, which has no negative eigenvalues to clamp.
+    """
+
+    name: str
+    products: int
+    samples: int
+    chunk: int
+    curvature: str
+    online: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        for key in ("products", "samples", "chunk"):
+            at_least(f"method.{key}", getattr(self, key), 1)
+        choice("method.curvature", self.curvature, ("hessian", "gauss_newton"))
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What each visit did."""
+        return frozenset({"visits"})
+
+    def unlearn(self, trained: Trained) -> Unlearned:
+        """Add the transported removal back.
+
+        Args:
+            trained: M and its visits.
+
+        Returns:
+            w'' = w_t + y.
+        """
+        recipe, original, visited = trained.recipe, trained.original, trained.recording.visited
+        assert visited is not None  # `needs` asked for it
+        if visited.push_sum is None or not bool(visited.push_sum.any()):
+            return Unlearned(original.weights, original.buffers)
+        points = sample_points(len(recipe.objective.split), self.samples, generator(trained.seed, "method"))
+        sample = Sample(points.to(original.weights.device), True, recipe.schedule.batch_size, self.chunk)
+        operator = curvature_at(recipe.objective, original, sample, self.curvature)
+        space = krylov(operator, visited.push_sum, self.products)
+        rates = [recipe.rate.at(step) for step in range(trained.recording.steps)]
+        flow = Flow(rates, recipe.optimizer.momentum, recipe.optimizer.weight_decay)
+        y = space.combine(transport(space, visited.all(), flow, clamp=True))
+        # a product costs about three gradients of the sample
+        return Unlearned(original.weights + y, original.buffers, 3 * space.products * len(points))

@@ -1,0 +1,139 @@
+"""The curvature of the training loss at a model's weights, on a fixed set of points."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from unlearn.curvature.operator import GaussNewton, Halves, Hessian, Operator
+from unlearn.models.network import clone
+from unlearn.train.learner import Learner
+from unlearn.train.objective import Objective
+from unlearn.values.errors import choice
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Where curvature is looked at.
+
+    Attributes:
+        points: training points, without augmentation.
+        train_mode: BatchNorm as in training, which needs batches of the training size; else its running statistics.
+        batch_size: of training.
+        chunk: the most points in one graph; several chunks are computed one after the other, in the memory of one.
+    """
+
+    points: Tensor
+    train_mode: bool
+    batch_size: int
+    chunk: int
+
+    def parts(self, has_buffers: bool, points: Tensor) -> list[Tensor]:
+        """Cut points into what one forward pass sees.
+
+        Args:
+            has_buffers: whether the network has BatchNorm or the like.
+            points: which of the points.
+
+        Returns:
+            Batches of the training size where BatchNorm is in train mode, else chunks.
+        """
+        return list(points.split(self.batch_size if self.train_mode and has_buffers else self.chunk))
+
+
+def hessian_at(objective: Objective, at: Learner, sample: Sample) -> Hessian:
+    """Give the Hessian of the mean training loss over the sample, penalty included.
+
+    Args:
+        objective: the loss.
+        at: gives weights and buffers, which stay as they are.
+        sample: where.
+
+    Returns:
+        The operator. One chunk keeps its graph between products; several build theirs anew for each.
+    """
+    return _hessian(objective, at, sample, sample.points)
+
+
+def halved_hessian_at(objective: Objective, at: Learner, sample: Sample) -> Operator:
+    """Give the same Hessian as the mean of those of two halves of the sample.
+
+    Args:
+        objective: the loss.
+        at: gives weights and buffers, which stay as they are.
+        sample: where.
+
+    Returns:
+        The operator; the plain one where there are fewer than two parts to share out.
+    """
+    size = sample.batch_size if sample.train_mode and at.buffers else 1
+    cut = len(sample.points) // 2 // size * size
+    if cut == 0:
+        return hessian_at(objective, at, sample)
+    first, second = sample.points[:cut], sample.points[cut:]
+    share = cut / len(sample.points)
+    return Halves(_hessian(objective, at, sample, first), _hessian(objective, at, sample, second), share)
+
+
+def _hessian(objective: Objective, at: Learner, sample: Sample, points: Tensor) -> Hessian:
+    def loss(part: Tensor, weights: Tensor) -> Tensor:
+        return objective.loss(weights, clone(at.buffers), part, train=sample.train_mode)
+
+    parts = sample.parts(bool(at.buffers), points)
+    losses = [(len(part) / len(points), partial(loss, part)) for part in parts]
+    return Hessian(at.weights, losses, keep=len(points) <= sample.chunk)
+
+
+def gauss_newton_at(objective: Objective, at: Learner, sample: Sample) -> GaussNewton:
+    """Give the Gauss-Newton matrix of the mean training loss over the sample, penalties of the weights left out.
+
+    Args:
+        objective: the loss.
+        at: gives weights and buffers, which stay as they are.
+        sample: where.
+
+    Returns:
+        The operator.
+    """
+
+    def logits(part: Tensor, weights: Tensor) -> Tensor:
+        return objective.logits(weights, clone(at.buffers), part, train=sample.train_mode)
+
+    parts = sample.parts(bool(at.buffers), sample.points)
+    return GaussNewton(
+        at.weights,
+        [(len(part) / len(sample.points), partial(logits, part), partial(objective.on_data, part)) for part in parts],
+    )
+
+
+def curvature_at(objective: Objective, at: Learner, sample: Sample, kind: str) -> Operator:
+    """Give one of the two.
+
+    Args:
+        objective: the loss.
+        at: gives weights and buffers.
+        sample: where.
+        kind: `hessian` or `gauss_newton`.
+
+    Returns:
+        The operator.
+    """
+    choice("method.curvature", kind, ("hessian", "gauss_newton"))
+    return (hessian_at if kind == "hessian" else gauss_newton_at)(objective, at, sample)
+
+
+def sample_points(size: int, count: int, generator: torch.Generator | None) -> Tensor:
+    """Choose the points of a sample.
+
+    Args:
+        size: number of training points.
+        count: how many to take; all where there are fewer.
+        generator: draws them; None takes the first.
+
+    Returns:
+        int64, ascending.
+    """
+    if generator is None:
+        return torch.arange(min(count, size))
+    return torch.randperm(size, generator=generator)[:count].sort().values
