@@ -110,7 +110,11 @@ class Measurer:
         products = prepared.config.measure.krylov
         if not products or not len(prepared.sample.points):
             return None
-        operator = halved_hessian_at(prepared.recorded.objective, trained.original, prepared.sample)
+        # one Hessian stands for all steps since the removal: the midpoint rule
+        original = trained.original
+        between = torch.lerp(trained.recording.initial.weights, original.weights, 0.5)
+        at = Learner(between, original.velocity, original.buffers)
+        operator = halved_hessian_at(prepared.recorded.objective, at, prepared.sample)
         return forecast(trained.recording, operator, products, bool(trained.original.buffers))
 
 
