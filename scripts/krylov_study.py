@@ -61,7 +61,7 @@ def points(name: str, length: str, quick: bool) -> pd.DataFrame:
 
 
 def within(table: pd.DataFrame, x: str, y: str) -> float:
-    """Give the mean Spearman correlation within each (lr, t), where the step count and the rate are the same for all."""
+    """Give the mean Spearman correlation within each (lr, t): there the step count is the same for all."""
     return float(table.groupby(["lr", "step"]).apply(lambda part: spearmanr(part[x], part[y]).statistic).mean())
 
 

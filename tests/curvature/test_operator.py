@@ -10,7 +10,10 @@ from torch.func import hessian
 from tests.worlds import classifier
 from unlearn.curvature.estimators import Lanczos
 from unlearn.curvature.operator import Hessian, dense
+from unlearn.models.network import clone
 from unlearn.penalties import SDPenalty
+from unlearn.train.hessian import Sample, gauss_newton_at, halved_hessian_at, hessian_at
+from unlearn.train.learner import Learner
 
 
 @pytest.fixture
@@ -49,6 +52,54 @@ def test_curvlinops_and_scipy_agree():
     top = eigsh(theirs.to_scipy(), k=1, which="LM", return_eigenvectors=False, tol=1e-10)[0]
     ours = Lanczos("lanczos", 1e-9, 60)(operator_of(objective, weights, [torch.arange(24)]), torch.ones_like(weights))
     assert ours.value == pytest.approx(top, rel=1e-6)
+
+
+@pytest.mark.parametrize("penalty", [None, SDPenalty("sd", 0.5, "none")])
+def test_gauss_newton_is_the_hessian_of_a_linear_network(penalty):
+    """A linear network has no curvature of its own, so there both agree."""
+    objective = classifier(module=nn.Linear(4, 3), penalty=penalty)
+    weights, points = objective.network.initial_weights(), torch.arange(24)
+    sample = Sample(points, train_mode=True, batch_size=8, chunk=10)
+    at = Learner.start(weights, {})
+    matrices = [dense(make(objective, at, sample), weights) for make in (gauss_newton_at, hessian_at)]
+    assert torch.allclose(*matrices, atol=1e-12)
+
+
+def test_gauss_newton_of_a_network_is_positive_where_the_hessian_is_not():
+    objective = classifier()
+    weights = objective.network.initial_weights()
+    at, sample = Learner.start(weights, {}), Sample(torch.arange(24), True, 8, 24)
+    newton, full = (dense(make(objective, at, sample), weights) for make in (gauss_newton_at, hessian_at))
+    assert torch.linalg.eigvalsh(newton).min() > -1e-12
+    assert torch.linalg.eigvalsh(full).min() < -1e-3
+
+
+@pytest.mark.parametrize("chunk", [5, 24])
+def test_chunks_and_halves_change_memory_and_not_the_product(chunk):
+    objective = classifier()
+    weights = objective.network.initial_weights()
+    at, sample = Learner.start(weights, {}), Sample(torch.arange(24), True, 8, chunk)
+    truth = dense(operator_of(objective, weights, [torch.arange(24)]), weights)
+    whole, halves = hessian_at(objective, at, sample), halved_hessian_at(objective, at, sample)
+    assert whole.keep == (chunk == 24)
+    for operator in (whole, halves):
+        assert torch.allclose(dense(operator, weights), truth, atol=1e-12)
+
+
+def test_in_train_mode_batchnorm_sees_batches_of_the_training_size():
+    module = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 3))
+    objective = classifier(module=module)
+    at = Learner.fresh(objective.network, torch.device("cpu"))
+    before = {name: buffer.clone() for name, buffer in at.buffers.items()}
+    sample = Sample(torch.arange(24), True, 8, 512)
+
+    def gradient(weights):
+        return sum(objective.gradient(weights, clone(at.buffers), part)[1] for part in torch.arange(24).split(8)) / 3
+
+    eye = 1e-5 * torch.eye(len(at.weights), dtype=torch.float64)
+    truth = torch.stack([(gradient(at.weights + e) - gradient(at.weights - e)) / 2e-5 for e in eye])
+    assert torch.allclose(dense(hessian_at(objective, at, sample), at.weights), truth, atol=1e-7)
+    assert all(before[name].equal(at.buffers[name]) for name in before)
 
 
 def test_a_loss_linear_in_the_weights_has_no_curvature():
