@@ -77,6 +77,8 @@ def main() -> None:
 
     register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us, who print them shorter
+    # before torch comes: threads that wait must sleep, or a small network slows down sixfold beside a busy neighbour
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
     except EXPECTED as error:
