@@ -38,12 +38,12 @@ def steps(n: int = 12, **changed) -> pd.DataFrame:
                 unlearning_error_unrolled=t**2 * 10.0,
                 unlearning_error_krylov=t**0.5 * 0.9,
                 predicted_noop_distance=0.04,
-                krylov_flags=None,
+                krylov_flags="growth+batchnorm" if t % 2 else None,
             )
         )
         for t in range(1, n + 1)
     ]
-    return pd.DataFrame(rows, columns=[column.name for column in COLUMNS]).astype(float).assign(**changed)
+    return pd.DataFrame(rows, columns=[column.name for column in COLUMNS]).assign(**changed)
 
 
 def write(folder, table, summary=None):

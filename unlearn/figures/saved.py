@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from unlearn.values.errors import UserError
-from unlearn.values.measurement import COLUMNS
+from unlearn.values.measurement import COLUMNS, WORDS
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Saved:
     """A run's saved values.
 
     Attributes:
-        steps: the rows of `steps.csv` as float64; NaN where a cell is empty or infinite.
+        steps: the rows of `steps.csv`, float64 but for columns of words; NaN where a cell is empty or infinite.
         summary: the content of `summary.json`; empty where the run was stopped before it wrote one.
     """
 
@@ -38,7 +38,8 @@ def read(folder: Path) -> Saved:
         UserError: the folder holds no run, or one that cannot be read.
     """
     try:
-        steps = pd.read_csv(folder / "steps.csv", dtype=float).replace([np.inf, -np.inf], np.nan)
+        kinds = {column.name: str if column.name in WORDS else float for column in COLUMNS}
+        steps = pd.read_csv(folder / "steps.csv", dtype=kinds).replace([np.inf, -np.inf], np.nan)
         path = folder / "summary.json"
         summary = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     except FileNotFoundError as error:

@@ -62,4 +62,5 @@ ERRORS = (
     "unlearning_error_unrolled",
     "unlearning_error_krylov",
 )
+WORDS = ("krylov_flags",)  # columns that hold text
 NULL_PROXIES = ("step", "noop_distance", "correction_size")
