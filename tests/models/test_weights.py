@@ -143,7 +143,7 @@ def test_a_classic_cifar_resnet_18(path: Path) -> None:
     module = spec.build(shape, 10, seed=5)
     load_weights(module, str(path))
     assert_loaded(module, source.state_dict())
-    inputs = torch.randn(2, 3, 8, 8)
+    inputs = torch.randn(2, *shape)
     assert torch.equal(module.eval()(inputs), source.eval()(inputs))
 
 
