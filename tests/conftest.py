@@ -22,6 +22,7 @@ TINY = (
     "logger.mode=disabled",
     "figures=false",
     "device=cpu",
+    "threads=1",
 )
 
 

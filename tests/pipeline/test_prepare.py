@@ -32,6 +32,7 @@ from unlearn.values.errors import UserError
         (["schedule.order=random"], "schedule.order=random: choose one of"),
         (["schedule.augmentation=twice"], "schedule.augmentation=twice"),
         (["retrain.start=zero"], "retrain.start=zero"),
+        (["threads=0"], "threads=0: must be at least 1"),
         (["measure.every=0"], "measure.every=0: must be at least 1"),
         (["model.activation=elu"], "model.activation=elu: choose one of relu, gelu, tanh"),
         (["model.weights=nowhere.pt"], "nowhere.pt"),

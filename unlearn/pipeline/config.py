@@ -134,6 +134,7 @@ class Config:
     logger: Any = MISSING
     seed: int = MISSING
     device: str = MISSING  # auto | cpu | cuda | cuda:1
+    threads: int | None = MISSING
     figures: bool = MISSING
 
 

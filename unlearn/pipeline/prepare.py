@@ -186,6 +186,8 @@ def _check(config: Config) -> None:
         at_least(f"{key}.weight_decay", settings.weight_decay, 0)
         _named(f"{key}.lr", settings.lr, settings.decay)
     at_least("training.checkpoint_every", config.training.checkpoint_every, 1)
+    if config.threads is not None:
+        at_least("threads", config.threads, 1)
     at_least("measure.every", config.measure.every, 1)
     at_least("measure.hessian_samples", config.measure.hessian_samples, 0)
     at_least("measure.hessian_chunk", config.measure.hessian_chunk, 1)

@@ -1,12 +1,14 @@
 """One run: w_0, M and M' in step, unlearning, measuring, records, figures."""
 
 import logging
+import os
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from joblib import cpu_count  # heeds affinity and container limits, as os.cpu_count does not
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
@@ -30,6 +32,7 @@ from unlearn.values.errors import Diverged
 from unlearn.values.measurement import Measurement
 
 logger = logging.getLogger(__name__)
+SMALL = 250_000  # weights; below, a second thread costs more in waiting than it brings
 
 
 @dataclass
@@ -63,7 +66,7 @@ def run(cfg: DictConfig, path: Path) -> dict[str, Any]:
     outcome = Outcome()
     with outcome.seconds("prepare"):
         prepared = prepare(cfg)
-        _settle(prepared.device)
+        _settle(prepared)
     outcome.seconds.device = prepared.device
     _announce(prepared)
     folder = RunFolder.create(path)
@@ -214,8 +217,11 @@ def _check_every(device: torch.device) -> int:
     return 50 if device.type == "cuda" else 1  # looking at a loss waits for a GPU
 
 
-def _settle(device: torch.device) -> None:
-    """Ask for the same numbers every time: no TF32, no choice of kernels by timing."""
+def _settle(prepared: Prepared) -> None:
+    """Ask for the same numbers every time: no TF32, no choice of kernels by timing, a known number of threads."""
+    available = int(os.environ.get("OMP_NUM_THREADS", cpu_count()))
+    small = prepared.network.layout.dim < SMALL
+    torch.set_num_threads(prepared.config.threads or (1 if small else available))
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = False
