@@ -27,6 +27,7 @@ def override(group, choice):
 def test_every_choice_composes(composed, group, choice):
     cfg = composed(f"{group}={choice}", *(["forget.path=x"] if choice == "file" else []))
     OmegaConf.resolve(cfg)
+    assert not OmegaConf.missing_keys(cfg)
 
 
 @pytest.mark.parametrize(("group", "choice"), PARTS)
