@@ -35,7 +35,7 @@ class Hessian:
     H v = sum_k c_k d/dw (grad L_k(w) . v). With `keep` the graph of each gradient is built on the first product and
     kept for the others: a product then costs about two backward passes, and memory holds every graph. Without it each
     product builds one graph after the other: half as much work again, and the memory of one L_k whatever their number.
-   
+    (Forward-over-reverse, the usual choice there, took longer and more memory on a ResNet-18.)
 
     Attributes:
         weights: w, the flat point at which the Hessian is taken, shape (dim,).
