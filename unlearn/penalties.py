@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from unlearn.values.errors import at_least, choice
+from unlearn.values.flat import norm
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class L2Penalty(Penalty):
             A scalar.
         """
         if self.detached:
-            return self.gamma * torch.linalg.vector_norm(weights.detach())
+            return self.gamma * norm(weights.detach()).to(weights)
         return self.gamma / 2 * weights.dot(weights)
 
 

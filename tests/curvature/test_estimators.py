@@ -75,3 +75,26 @@ def test_the_budget_is_kept_and_said():
     for estimator in (Lanczos("lanczos", 1e-12, 4), PowerIteration("power", 1e-12, 4)):
         found = estimator(operator, start(100))
         assert (found.products, found.converged) == (4, False)
+
+
+class Diagonal:
+    """As many weights as a ResNet-18 in float32, where a float32 norm is half a per mille too low."""
+
+    def __init__(self, dim):
+        self.dim = dim
+        self.entries = torch.linspace(0, 1, dim)
+        self.entries[dim // 2] = 2.0
+
+    def matvec(self, vector):
+        return self.entries * vector
+
+
+@pytest.mark.parametrize("estimator", [Lanczos("lanczos", 1e-5, 30), PowerIteration("power", 1e-7, 100)])
+def test_eleven_million_weights_in_float32(estimator):
+    operator = Diagonal(11_000_000)
+    start = torch.randn(operator.dim, generator=torch.Generator().manual_seed(0))
+    start[operator.dim // 2] += 1000  # so that few products are enough
+    found = estimator(operator, start)
+    assert found.value == pytest.approx(2, rel=2e-5)
+    assert found.value <= 2 * (1 + 1e-6)  # a Rayleigh quotient never exceeds the top eigenvalue
+    assert torch.linalg.vector_norm(found.vector.double()).item() == pytest.approx(1, abs=1e-6)

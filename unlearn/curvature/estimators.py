@@ -9,6 +9,7 @@ from torch import Tensor
 from unlearn.curvature.krylov import Krylov
 from unlearn.curvature.operator import Operator, dense
 from unlearn.values.errors import above, at_least
+from unlearn.values.flat import dot, norm
 
 
 @dataclass(frozen=True)
@@ -130,14 +131,14 @@ class PowerIteration:
         Returns:
             The eigenpair, one product behind in its vector.
         """
-        vector = start / torch.linalg.vector_norm(start)
+        vector = start / norm(start).to(start)
         before = float("nan")
         for products in range(1, self.max_products + 1):
             product = operator.matvec(vector)
-            theta = float(product @ vector)
-            residual = float(torch.linalg.vector_norm(product - theta * vector))
+            theta = float(dot(product, vector))
+            residual = float(norm(product - theta * vector))
             converged = abs(theta - before) < self.tolerance * (abs(before) + 1e-6)
-            length = float(torch.linalg.vector_norm(product))
+            length = float(norm(product))
             if converged or length == 0 or products == self.max_products:
                 break
             vector, before = product / length, theta
@@ -168,5 +169,5 @@ class Dense:
         values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
         lead = int(values.abs().argmax())
         vector = vectors[:, lead]
-        residual = float(torch.linalg.vector_norm(matrix @ vector - values[lead] * vector))
+        residual = float(norm(matrix @ vector - values[lead] * vector))
         return Extreme(float(values[lead]), vector, residual, operator.dim, True)

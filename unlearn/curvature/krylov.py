@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from unlearn.curvature.operator import Halves, Operator
+from unlearn.values.flat import dot, norm
 
 
 @dataclass
@@ -50,8 +51,8 @@ class Krylov:
         Returns:
             A space of dimension 1.
         """
-        size = torch.linalg.vector_norm(vector)
-        return cls(float(size), [vector / size])
+        size = norm(vector)
+        return cls(float(size), [vector / size.to(vector)])
 
     @property
     def products(self) -> int:
@@ -72,14 +73,14 @@ class Krylov:
         if isinstance(operator, Halves):
             first, second = operator.both(self.basis[-1])
             product = operator.mean(first, second)
-            self.half.append([float(first @ vector) for vector in self.basis])
+            self.half.append([float(dot(first, vector)) for vector in self.basis])
         else:
             product = operator.matvec(self.basis[-1])
-        self.diagonal.append(float(product @ self.basis[-1]))
-        stacked = torch.stack(self.basis)  # (k, dim)
+        self.diagonal.append(float(dot(product, self.basis[-1])))
         for _ in range(2):  # twice is enough to be orthogonal to working precision
-            product = product - (stacked @ product) @ stacked
-        self.leftover = float(torch.linalg.vector_norm(product))
+            for vector in self.basis:
+                product = product - vector * dot(vector, product).to(product)
+        self.leftover = float(norm(product))
         scale = max(map(abs, self.diagonal + self.beside))
         tiny = torch.finfo(product.dtype)
         self.exhausted = self.leftover <= max(tiny.eps * scale, tiny.tiny) or len(self.basis) == operator.dim
@@ -133,7 +134,7 @@ class Krylov:
         Returns:
             float64, shape (m,), on the CPU; what x has outside the space is dropped.
         """
-        return (torch.stack(self.basis[: self.products]) @ vector).double().cpu()
+        return torch.stack([dot(each, vector) for each in self.basis[: self.products]]).cpu()
 
     def function(
         self, f: Callable[[Tensor], Tensor], start: Tensor | None = None, products: int | None = None

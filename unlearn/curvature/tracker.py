@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from unlearn.curvature.estimators import Estimator, Extreme, Lanczos
 from unlearn.curvature.operator import Operator
 from unlearn.values.errors import at_least, fraction
+from unlearn.values.flat import norm
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,6 @@ class Tracker:
     def _warm(self, operator: Operator, probe: Tensor) -> Extreme | None:
         if self.last is None or not self.warmth.enabled or not isinstance(self.estimator, Lanczos):
             return None
-        length = torch.linalg.vector_norm(probe)
+        length = norm(probe).to(probe)
         start = self.last.vector + probe * (self.warmth.mix / length)
         return self.estimator(operator, start, self.last.gap)

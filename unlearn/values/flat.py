@@ -80,6 +80,19 @@ def norm(vector: Tensor) -> Tensor:
     return torch.linalg.vector_norm(vector, dtype=torch.float64)
 
 
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """Inner product, accumulated in float64 for the same reason as `norm`.
+
+    Args:
+        a: any shape.
+        b: the same shape.
+
+    Returns:
+        A float64 scalar tensor.
+    """
+    return (a * b).sum(dtype=torch.float64)
+
+
 def distance(a: Tensor, b: Tensor) -> Tensor:
     """L2 distance of two flat vectors, norm(a - b), accumulated in float64.
 
