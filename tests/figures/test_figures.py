@@ -1,6 +1,7 @@
 import importlib
 import json
 from dataclasses import asdict
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -219,3 +220,13 @@ def test_figures_that_cannot_be_written_are_one_line(tmp_path):
     (write(tmp_path, steps()) / "figures").write_text("a file in the way")
     with pytest.raises(UserError, match="figures cannot be written"):
         draw(tmp_path)
+
+
+def test_a_short_logarithmic_axis_has_labels_that_do_not_touch():
+    figure = correlation.draw(Saved(steps(8), {}))
+    right = figure.axes[1]
+    figure.draw_without_rendering()
+    boxes = [label.get_window_extent() for label in right.get_xticklabels(which="both") if label.get_text()]
+    inside = sorted((box.x0, box.x1) for box in boxes)
+    assert len(inside) >= 3
+    assert all(before[1] < after[0] for before, after in pairwise(inside))

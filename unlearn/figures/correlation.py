@@ -39,6 +39,8 @@ def draw(run: Saved) -> Figure | None:
         if log:
             axes.set_xscale("log")
             axes.set_yscale("log")
+            style.spread_ticks(axes.xaxis, proxy)
+            style.spread_ticks(axes.yaxis, both[V])
         style.tidy(axes)
     left.set_ylabel("v, verification error (weight units)")
     figure.colorbar(points, ax=[left, right], label="t (steps)", pad=0.02)

@@ -3,7 +3,10 @@
 from pathlib import Path
 
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+from pandas import Series
 
 # Okabe and Ito's palette, without the yellow, which white paper swallows
 BLACK = "#000000"
@@ -13,6 +16,8 @@ GREEN = "#009E73"
 PURPLE = "#CC79A7"
 ORANGE = "#E69F00"
 SKY = "#56B4E9"
+
+SHORT = 30.0  # largest over smallest value, below which powers of ten are too few labels
 
 
 def blank(width: float, height: float) -> Figure:
@@ -37,6 +42,19 @@ def tidy(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(True, color="#DDDDDD", linewidth=0.6)
     axes.set_axisbelow(True)
+
+
+def spread_ticks(axis: Axis, values: Series) -> None:
+    """Label a short logarithmic axis at 1, 2 and 5 alone; matplotlib's own labels of every digit run into each other.
+
+    Args:
+        axis: a logarithmic axis; changed in place.
+        values: what is drawn along it, all positive.
+    """
+    if values.max() < SHORT * values.min():
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(NullFormatter())
 
 
 def save(figure: Figure, path: Path) -> Path:
