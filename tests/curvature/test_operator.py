@@ -12,7 +12,7 @@ from unlearn.curvature.estimators import Lanczos
 from unlearn.curvature.operator import Hessian, dense
 from unlearn.models.network import clone
 from unlearn.penalties import SDPenalty
-from unlearn.train.hessian import Sample, gauss_newton_at, halved_hessian_at, hessian_at
+from unlearn.train.hessian import Sample, chunk_for, gauss_newton_at, halved_hessian_at, hessian_at
 from unlearn.train.learner import Learner
 
 
@@ -84,6 +84,13 @@ def test_chunks_and_halves_change_memory_and_not_the_product(chunk):
     assert whole.keep == (chunk == 24)
     for operator in (whole, halves):
         assert torch.allclose(dense(operator, weights), truth, atol=1e-12)
+
+
+def test_a_large_network_never_holds_more_than_a_chunk():
+    assert (chunk_for(6_090, None), chunk_for(11_173_962, None), chunk_for(11_173_962, 64)) == (512, 32, 64)
+    objective = classifier()
+    at = Learner.start(objective.network.initial_weights(), {})
+    assert not hessian_at(objective, at, Sample(torch.arange(24), True, 8, 8)).keep
 
 
 def test_in_train_mode_batchnorm_sees_batches_of_the_training_size():

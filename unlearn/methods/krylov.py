@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from unlearn.curvature.krylov import krylov
-from unlearn.curvature.transport import Flow, transport
+from unlearn.curvature.transport import transport
 from unlearn.methods.method import Unlearned
-from unlearn.train.hessian import Sample, curvature_at, sample_points
+from unlearn.train.hessian import Sample, chunk_for, curvature_at, sample_points
 from unlearn.train.recording import Trained
 from unlearn.values.errors import at_least, choice
 from unlearn.values.streams import generator
@@ -27,20 +27,22 @@ class KrylovUnlearning:
         name: for logs.
         products: m, Hessian-vector products.
         samples: training points that the curvature is taken on, drawn by seed.
-        chunk: the most points in one graph.
+        chunk: the most points in one graph; None chooses by the size of the network.
         curvature: `hessian`, or `gauss_newton`, which has no negative eigenvalues to clamp.
     """
 
     name: str
     products: int
     samples: int
-    chunk: int
+    chunk: int | None
     curvature: str
     online: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        for key in ("products", "samples", "chunk"):
-            at_least(f"method.{key}", getattr(self, key), 1)
+        at_least("method.products", self.products, 1)
+        at_least("method.samples", self.samples, 1)
+        if self.chunk is not None:
+            at_least("method.chunk", self.chunk, 1)
         choice("method.curvature", self.curvature, ("hessian", "gauss_newton"))
 
     @property
@@ -62,11 +64,10 @@ class KrylovUnlearning:
         if visited.push_sum is None or not bool(visited.push_sum.any()):
             return Unlearned(original.weights, original.buffers)
         points = sample_points(len(recipe.objective.split), self.samples, generator(trained.seed, "method"))
-        sample = Sample(points.to(original.weights.device), True, recipe.schedule.batch_size, self.chunk)
+        chunk = chunk_for(len(original.weights), self.chunk)
+        sample = Sample(points.to(original.weights.device), True, recipe.schedule.batch_size, chunk)
         operator = curvature_at(recipe.objective, original, sample, self.curvature)
         space = krylov(operator, visited.push_sum, self.products)
-        rates = [recipe.rate.at(step) for step in range(trained.recording.steps)]
-        flow = Flow(rates, recipe.optimizer.momentum, recipe.optimizer.weight_decay)
-        y = space.combine(transport(space, visited.all(), flow, clamp=True))
+        y = space.combine(transport(space, visited.all(), trained.recording.flow(), clamp=True))
         # a product costs about three gradients of the sample
         return Unlearned(original.weights + y, original.buffers, 3 * space.products * len(points))

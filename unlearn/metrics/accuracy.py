@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 @torch.no_grad()
-def accuracy(predict: Callable[[Tensor], Tensor], labels: Tensor, points: Tensor, chunk: int = 1000) -> float | None:
+def accuracy(predict: Callable[[Tensor], Tensor], labels: Tensor, points: Tensor, chunk: int = 256) -> float | None:
     """Give the share of points whose largest logit is that of their class.
 
     Args:

@@ -54,9 +54,7 @@ def forecast(recording: Recording, operator: Operator, products: int, has_buffer
     visited = recording.visited
     if visited is None or visited.push_sum is None or not bool(visited.push_sum.any()):
         return None
-    recipe = recording.recipe
-    rates = [recipe.rate.at(step) for step in range(recording.steps)]
-    flow = Flow(rates, recipe.optimizer.momentum, recipe.optimizer.weight_decay)
+    flow = recording.flow()
     space, visits = krylov(operator, visited.push_sum, products), visited.all()
     coordinates = transport(space, visits, flow, clamp=False)
     size = float(torch.linalg.vector_norm(coordinates))
@@ -69,10 +67,10 @@ def forecast(recording: Recording, operator: Operator, products: int, has_buffer
             error = float(torch.linalg.vector_norm(coordinates - torch.cat([shorter, shorter.new_zeros(1)])))
     flags = [] if error <= ERROR * size else ["unconverged"]
     ritz = torch.linalg.eigvalsh(space.tridiagonal())
-    since = (len(rates) - 1 - visited.steps[0]) * rates[-1] / (1 - flow.momentum)
+    since = (len(flow.rates) - 1 - visited.steps[0]) * flow.rates[-1] / (1 - flow.momentum)
     if math.exp(min(-float(ritz.min()) * since, 700)) > GROWTH:
         flags.append("growth")
-    if rates[-1] * float(ritz.abs().max()) > 1:
+    if flow.rates[-1] * float(ritz.abs().max()) > 1:
         flags.append("lr_sigma")
     if isinstance(operator, Halves) and _disagree(space, operator.share, size, visits, flow):
         flags.append("half_samples")

@@ -14,7 +14,7 @@ from unlearn.methods.method import Method
 from unlearn.models.network import Network
 from unlearn.pipeline.build import build
 from unlearn.pipeline.config import Config
-from unlearn.train.hessian import Sample, sample_points
+from unlearn.train.hessian import Sample, chunk_for, sample_points
 from unlearn.train.learner import Momentum
 from unlearn.train.loop import Recipe
 from unlearn.train.objective import Objective
@@ -126,7 +126,7 @@ def prepare(cfg: DictConfig) -> Prepared:
         method=parts["method"],
         records=records,
         tracker=Tracker(parts["curvature"], Warmth(**vars(config.measure.warm))),
-        sample=_sample(config, len(data.train), device),
+        sample=_sample(config, len(data.train), objective.network.layout.dim, device),
         logger=logger,
     )
 
@@ -190,7 +190,8 @@ def _check(config: Config) -> None:
         at_least("threads", config.threads, 1)
     at_least("measure.every", config.measure.every, 1)
     at_least("measure.hessian_samples", config.measure.hessian_samples, 0)
-    at_least("measure.hessian_chunk", config.measure.hessian_chunk, 1)
+    if config.measure.hessian_chunk is not None:
+        at_least("measure.hessian_chunk", config.measure.hessian_chunk, 1)
     at_least("measure.krylov", config.measure.krylov, 0)
     choice("measure.hessian_mode", config.measure.hessian_mode, ("train", "eval"))
     choice("measure.hessian_samples_from", config.measure.hessian_samples_from, ("random", "first"))
@@ -266,8 +267,9 @@ def _pretraining(config: Config, objective: Objective, forget: Forget) -> Recipe
     )
 
 
-def _sample(config: Config, size: int, device: torch.device) -> Sample:
+def _sample(config: Config, size: int, dim: int, device: torch.device) -> Sample:
     measure = config.measure
+    chunk = chunk_for(dim, measure.hessian_chunk)
     drawn = generator(config.seed, "hessian") if measure.hessian_samples_from == "random" else None
     points = sample_points(size, measure.hessian_samples, drawn)
-    return Sample(points.to(device), measure.hessian_mode == "train", config.training.batch_size, measure.hessian_chunk)
+    return Sample(points.to(device), measure.hessian_mode == "train", config.training.batch_size, chunk)

@@ -25,6 +25,7 @@ from unlearn.pipeline.stopwatch import Stopwatch
 from unlearn.pipeline.summary import summarise
 from unlearn.records.folder import RunFolder
 from unlearn.records.provenance import provenance
+from unlearn.train.hessian import SMALL
 from unlearn.train.learner import Learner
 from unlearn.train.loop import train
 from unlearn.train.recording import Recording, Trained, vectors_needed
@@ -32,7 +33,6 @@ from unlearn.values.errors import Diverged
 from unlearn.values.measurement import Measurement
 
 logger = logging.getLogger(__name__)
-SMALL = 250_000  # weights; below, a second thread costs more in waiting than it brings
 
 
 @dataclass
@@ -220,6 +220,7 @@ def _check_every(device: torch.device) -> int:
 def _settle(prepared: Prepared) -> None:
     """Ask for the same numbers every time: no TF32, no choice of kernels by timing, a known number of threads."""
     available = int(os.environ.get("OMP_NUM_THREADS", cpu_count()))
+    # small networks lose more by waiting for a second thread than it brings
     small = prepared.network.layout.dim < SMALL
     torch.set_num_threads(prepared.config.threads or (1 if small else available))
     torch.backends.cuda.matmul.allow_tf32 = False

@@ -12,6 +12,22 @@ from unlearn.train.learner import Learner
 from unlearn.train.objective import Objective
 from unlearn.values.errors import choice
 
+SMALL = 250_000  # weights; below, graphs of this many points at once are cheap to hold
+CHUNKS = (512, 32)  # points in one graph, for small networks and for others (a ResNet-18: 50 MB a point)
+
+
+def chunk_for(dim: int, asked: int | None) -> int:
+    """Choose how many points one graph holds.
+
+    Args:
+        dim: number of weights.
+        asked: what the user set, or None.
+
+    Returns:
+        `asked`, or what fits the size of the network.
+    """
+    return asked or CHUNKS[dim >= SMALL]
+
 
 @dataclass(frozen=True)
 class Sample:

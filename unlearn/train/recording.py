@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from unlearn.curvature.transport import Flow
 from unlearn.train.learner import Learner
 from unlearn.train.loop import Recipe, Step, removal_gradient
 from unlearn.train.visits import KEPT, Visits
@@ -126,6 +127,16 @@ class Recording:
         if "checkpoint_gradients" in records:
             self._checkpoint, self.checkpoint_correction = start, zeros.clone()
         return self
+
+    def flow(self) -> Flow:
+        """Describe the SGD so far, for carrying removals through it.
+
+        Returns:
+            Learning rate of each step taken, momentum and weight decay.
+        """
+        optimizer = self.recipe.optimizer
+        rates = [self.recipe.rate.at(step) for step in range(self.steps)]
+        return Flow(rates, optimizer.momentum, optimizer.weight_decay)
 
     def observe(self, step: Step, original: Learner) -> None:
         """Look at M just after a step.
