@@ -34,7 +34,7 @@ def composed() -> Callable[..., DictConfig]:
 
     def make(*overrides: str) -> DictConfig:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            return compose("config", list(overrides))
+            return compose("config", ["store.enabled=false", *overrides])
 
     return make
 

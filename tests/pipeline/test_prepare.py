@@ -59,6 +59,6 @@ def test_cuda_where_there_is_none(tiny, tmp_path):
 def test_a_folder_that_holds_a_run_is_left_alone(tiny, tmp_path):
     run(tiny("training.max_steps=1"), tmp_path)
     before = (tmp_path / "summary.json").read_bytes()
-    with pytest.raises(UserError, match="holds a run already"):
+    with pytest.raises(UserError, match=r"holds another run already .training.max_steps is 1 there, 2 here"):
         run(tiny("training.max_steps=2"), tmp_path)
     assert (tmp_path / "summary.json").read_bytes() == before

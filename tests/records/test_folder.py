@@ -18,7 +18,7 @@ def measured(step: int, v: float | None = 0.1, loss: float = 2.3) -> Measurement
 
 
 def test_rows_read_back_as_the_same_numbers(tmp_path):
-    folder = RunFolder.create(tmp_path / "a" / "run")
+    folder = RunFolder.create(tmp_path / "a" / "run", {})
     awkward = [0.1 + 0.2, 1e-300, 1 / 3, 5.0]
     for step, v in enumerate(awkward):
         folder.append(measured(step, v))
@@ -29,7 +29,7 @@ def test_rows_read_back_as_the_same_numbers(tmp_path):
 
 
 def test_a_row_is_on_disk_at_once_and_the_text_is_fixed(tmp_path):
-    folder = RunFolder.create(tmp_path)
+    folder = RunFolder.create(tmp_path, {})
     folder.append(measured(1))
     folder.append(measured(2, v=None))
     header, *rows = (tmp_path / "steps.csv").read_bytes().decode().split("\n")
@@ -39,14 +39,14 @@ def test_a_row_is_on_disk_at_once_and_the_text_is_fixed(tmp_path):
 
 
 def test_a_diverged_loss_reads_back(tmp_path):
-    folder = RunFolder.create(tmp_path)
+    folder = RunFolder.create(tmp_path, {})
     folder.append(measured(1, loss=math.inf))
     folder.append(measured(2, loss=math.nan))
     assert pd.read_csv(tmp_path / "steps.csv")["loss"].tolist() == pytest.approx([math.inf, math.nan], nan_ok=True)
 
 
 def test_json_has_no_nan_and_keeps_the_order(tmp_path):
-    path = RunFolder.create(tmp_path).write_json(
+    path = RunFolder.create(tmp_path, {}).write_json(
         "summary", {"z": 1 / 3, "a": {"x": math.nan, "y": [math.inf, 2, "é", None, True]}, "t": (1, -math.inf)}
     )
     assert path == tmp_path / "summary.json"
@@ -56,7 +56,7 @@ def test_json_has_no_nan_and_keeps_the_order(tmp_path):
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
-    folder = RunFolder.create(tmp_path)
+    folder = RunFolder.create(tmp_path, {})
     folder.write_json("summary", {"a": 1})
 
     def full_disk(descriptor: int) -> None:
@@ -70,7 +70,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
 
 
 def test_config_is_written_as_given(tmp_path):
-    assert RunFolder.create(tmp_path).write_config("seed: 0\n").read_text() == "seed: 0\n"
+    assert RunFolder.create(tmp_path, {}).write_config("seed: 0\n").read_text() == "seed: 0\n"
     assert (tmp_path / "config.yaml").exists()
 
 
@@ -78,7 +78,7 @@ def test_views_of_one_vector_are_saved_apart(tmp_path):
     layout = Layout.of(torch.nn.Linear(3, 2))
     vector = torch.arange(8.0)
     tensors = {**layout.views(vector), "transposed": torch.arange(6).reshape(2, 3).T}
-    path = RunFolder.create(tmp_path).save_weights("original", tensors)
+    path = RunFolder.create(tmp_path, {}).save_weights("original", tensors)
     assert path == tmp_path / "weights" / "original.safetensors"
     read = load_file(path)
     assert torch.equal(layout.flatten(read), vector)
@@ -88,13 +88,13 @@ def test_views_of_one_vector_are_saved_apart(tmp_path):
 @pytest.mark.parametrize("mark", ["summary.json", "steps.csv"])
 def test_a_folder_with_a_run_is_refused(tmp_path, mark):
     (tmp_path / mark).write_text("")
-    with pytest.raises(UserError, match=f"holds a run already .{mark}"):
-        RunFolder.create(tmp_path)
+    with pytest.raises(UserError, match=r"holds another run already \(its config.yaml cannot be read\)"):
+        RunFolder.create(tmp_path, {})
 
 
 def test_a_folder_with_other_files_is_taken(tmp_path):
     (tmp_path / ".hydra").mkdir()
-    assert RunFolder.create(tmp_path).path == tmp_path
+    assert RunFolder.create(tmp_path, {}).path == tmp_path
     assert [path.name for path in tmp_path.iterdir()] == [".hydra"]
 
 
@@ -102,5 +102,5 @@ def test_a_folder_with_other_files_is_taken(tmp_path):
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path, path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot be written \(.*\); choose another folder") as caught:
-        RunFolder.create(tmp_path / path)
+        RunFolder.create(tmp_path / path, {})
     assert "\n" not in str(caught.value)

@@ -115,6 +115,22 @@ class Measure:
 
 
 @dataclass
+class Sharing:
+    """What runs share on disk."""
+
+    root: str = MISSING
+    enabled: bool = MISSING
+    trajectory_mb: float = MISSING
+
+
+@dataclass
+class Checkpoint:
+    """How often a run keeps its state."""
+
+    minutes: float = MISSING
+
+
+@dataclass
 class Config:
     """A run."""
 
@@ -131,6 +147,8 @@ class Config:
     method: Any = MISSING
     curvature: Any = MISSING
     measure: Measure = field(default_factory=Measure)
+    store: Sharing = field(default_factory=Sharing)
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
     logger: Any = MISSING
     seed: int = MISSING
     device: str = MISSING  # auto | cpu | cuda | cuda:1

@@ -3,8 +3,10 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from unlearn.methods.method import Unlearned
 from unlearn.metrics import weight_space
@@ -17,8 +19,20 @@ from unlearn.train.loop import Step
 from unlearn.train.recording import Trained
 from unlearn.values.errors import Diverged
 from unlearn.values.flat import buffer_distance, distance, norm
-from unlearn.values.measurement import Measurement
 from unlearn.values.streams import generator
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was measured at one step that no method has a part in.
+
+    Attributes:
+        columns: of `Measurement`, all but those that need M''.
+        y: the forecast of w' - w_t, or None.
+    """
+
+    columns: dict[str, Any]
+    y: Tensor | None
 
 
 @dataclass
@@ -29,24 +43,21 @@ class Measurer:
         prepared: the run.
         seconds: where the time goes is added here.
         sigmas: how many sigmas were measured, and their sum.
-        unlearned: the newest M''.
     """
 
     prepared: Prepared
     seconds: Stopwatch
     sigmas: tuple[int, float] = (0, 0.0)
-    unlearned: Unlearned | None = None
 
-    def measure(self, step: Step, trained: Trained, *, final: bool) -> Measurement:
+    def look(self, step: Step, trained: Trained) -> Look:
         """Measure M against M' after a step.
 
         Args:
             step: the step just taken.
             trained: M, M' and what was recorded.
-            final: whether it is the last: methods that are not online are run then.
 
         Returns:
-            The row of `steps.csv`.
+            All that needs no M''.
 
         Raises:
             Diverged: the weights are no longer finite.
@@ -61,39 +72,30 @@ class Measurer:
         if sigma is not None:
             self.sigmas = (self.sigmas[0] + 1, self.sigmas[1] + sigma)
         mean = self.sigmas[1] / self.sigmas[0] if self.sigmas[0] else None
-        method = self.prepared.method
-        if method.online or final:
-            with self.seconds("unlearn"):
-                self.unlearned = method.unlearn(trained)
-        done = self.unlearned if method.online or final else None
         with self.seconds("forecast"):
             ahead = self._forecast(trained)
         lr = recording.rate_sum / step.taken
-        return Measurement(
-            step=step.taken,
-            epoch=step.batch.epoch,
-            lr=step.lr,
-            visits=recording.visits,
-            loss=float(original.loss),
-            sigma=sigma,
-            hvps=products,
-            distance_from_initial=moved,
-            noop_distance=float(distance(original.weights, retrained.weights)),
-            verification_error=None if done is None else float(distance(done.weights, retrained.weights)),
-            unlearning_error_paper=_known(weight_space.unlearning_error_paper, lr, step.taken, moved, mean),
-            unlearning_error_code=_known(weight_space.unlearning_error_code, lr, step.taken, moved, sigma),
-            unlearning_error_code_mean=_known(weight_space.unlearning_error_code, lr, step.taken, moved, mean),
-            unlearning_error_unrolled=_known(weight_space.unlearning_error_unrolled, lr, step.taken, moved, mean),
-            unlearning_error_krylov=None
-            if done is None or ahead is None
-            else float(distance(done.weights - original.weights, ahead.y)),
-            predicted_noop_distance=None if ahead is None else float(norm(ahead.y)),
-            krylov_error=None if ahead is None else ahead.error,
-            krylov_hvps=0 if ahead is None else ahead.products,
-            krylov_flags=None if ahead is None else "+".join(ahead.flags),
-            correction_size=None if done is None else float(distance(done.weights, original.weights)),
-            buffer_distance=float(buffer_distance(original.buffers, retrained.buffers)),
-        )
+        columns = {
+            "step": step.taken,
+            "epoch": step.batch.epoch,
+            "lr": step.lr,
+            "visits": recording.visits,
+            "loss": float(original.loss),
+            "sigma": sigma,
+            "hvps": products,
+            "distance_from_initial": moved,
+            "noop_distance": float(distance(original.weights, retrained.weights)),
+            "unlearning_error_paper": _known(weight_space.unlearning_error_paper, lr, step.taken, moved, mean),
+            "unlearning_error_code": _known(weight_space.unlearning_error_code, lr, step.taken, moved, sigma),
+            "unlearning_error_code_mean": _known(weight_space.unlearning_error_code, lr, step.taken, moved, mean),
+            "unlearning_error_unrolled": _known(weight_space.unlearning_error_unrolled, lr, step.taken, moved, mean),
+            "predicted_noop_distance": None if ahead is None else float(norm(ahead.y)),
+            "krylov_error": None if ahead is None else ahead.error,
+            "krylov_hvps": 0 if ahead is None else ahead.products,
+            "krylov_flags": None if ahead is None else "+".join(ahead.flags),
+            "buffer_distance": float(buffer_distance(original.buffers, retrained.buffers)),
+        }
+        return Look(columns, None if ahead is None else ahead.y)
 
     def _sigma(self, original: Learner, step: int) -> tuple[float | None, int]:
         prepared = self.prepared
@@ -122,3 +124,25 @@ def _known(
     error: Callable[[float, int, float, float], float], lr: float, steps: int, moved: float, sigma: float | None
 ) -> float | None:
     return None if sigma is None else error(lr, steps, moved, sigma)
+
+
+def judge(look: Look, original: Learner, retrained: Learner, unlearned: Unlearned | None) -> dict[str, Any]:
+    """Measure a method at a step.
+
+    Args:
+        look: what was measured there without it.
+        original: M there.
+        retrained: M' there.
+        unlearned: M'' there; None where the method runs at the end alone.
+
+    Returns:
+        The columns that need M''; None for each without it.
+    """
+    if unlearned is None:
+        return dict.fromkeys(("verification_error", "unlearning_error_krylov", "correction_size"))
+    correction = unlearned.weights - original.weights
+    return {
+        "verification_error": float(distance(unlearned.weights, retrained.weights)),
+        "unlearning_error_krylov": None if look.y is None else float(distance(correction, look.y)),
+        "correction_size": float(norm(correction)),
+    }

@@ -19,7 +19,7 @@ from unlearn.train.learner import Momentum
 from unlearn.train.loop import Recipe
 from unlearn.train.objective import Objective
 from unlearn.train.recording import check_records
-from unlearn.values.errors import UserError, at_least, choice, fraction
+from unlearn.values.errors import UserError, above, at_least, choice, fraction
 from unlearn.values.rates import LearningRate
 from unlearn.values.schedule import Schedule
 from unlearn.values.streams import generator, seed_for
@@ -83,7 +83,7 @@ def prepare(cfg: DictConfig) -> Prepared:
     parts = {key: build(cfg[key], key) for key in ("dataset", "model", "penalty", "forget", "method", "curvature")}
     logger = build(cfg.logger, "logger")
     _check(config)
-    records = _records(cfg.training.record, parts["method"])
+    records = _records(cfg.training.record, parts["method"], shared=config.store.enabled)
     if config.measure.krylov and config.measure.hessian_samples:
         records |= {"visits"}
     device = pick_device(config.device)
@@ -193,6 +193,8 @@ def _check(config: Config) -> None:
     if config.measure.hessian_chunk is not None:
         at_least("measure.hessian_chunk", config.measure.hessian_chunk, 1)
     at_least("measure.krylov", config.measure.krylov, 0)
+    at_least("store.trajectory_mb", config.store.trajectory_mb, 0)
+    above("checkpoint.minutes", config.checkpoint.minutes, 0)
     choice("measure.hessian_mode", config.measure.hessian_mode, ("train", "eval"))
     choice("measure.hessian_samples_from", config.measure.hessian_samples_from, ("random", "first"))
     choice("measure.sigma", config.measure.sigma, ("largest_magnitude", "sqrt_signed"))
@@ -211,9 +213,10 @@ def _named(key: str, lr: float, decay: str) -> None:
         raise UserError(f"{key.rpartition('.')[0]}.{error}") from None
 
 
-def _records(asked: Any, method: Method) -> frozenset[str]:
+def _records(asked: Any, method: Method, *, shared: bool) -> frozenset[str]:
     if asked == "auto":
-        return method.needs
+        # next to nothing more, and other methods can share the trained pair
+        return method.needs | ({"initial_gradient", "updates"} if shared else set())
     if not isinstance(asked, ListConfig) or not all(isinstance(name, str) for name in asked):
         raise UserError(f"training.record={asked}: must be auto or a list such as [initial_gradient,updates]")
     records = frozenset(asked)

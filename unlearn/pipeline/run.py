@@ -15,20 +15,20 @@ from torch import Tensor
 from unlearn.data.split import Split
 from unlearn.figures.run import draw
 from unlearn.log.sink import Sink
-from unlearn.methods.method import Unlearned
 from unlearn.metrics.accuracy import accuracy
 from unlearn.models.network import Buffers
-from unlearn.pipeline import report
-from unlearn.pipeline.measure import Measurer
+from unlearn.pipeline import report, stages
+from unlearn.pipeline.interrupt import Watch
+from unlearn.pipeline.measure import judge
 from unlearn.pipeline.prepare import Prepared, prepare
+from unlearn.pipeline.stages import Job
 from unlearn.pipeline.stopwatch import Stopwatch
 from unlearn.pipeline.summary import summarise
 from unlearn.records.folder import RunFolder
 from unlearn.records.provenance import provenance
+from unlearn.store.entries import Alone, Store
 from unlearn.train.hessian import SMALL
-from unlearn.train.learner import Learner
-from unlearn.train.loop import train
-from unlearn.train.recording import Recording, Trained, vectors_needed
+from unlearn.train.recording import vectors_needed
 from unlearn.values.errors import Diverged
 from unlearn.values.measurement import Measurement
 
@@ -51,11 +51,11 @@ class Outcome:
 
 
 def run(cfg: DictConfig, path: Path) -> dict[str, Any]:
-    """Do the main job.
+    """Do the main job, or go on with it where it was stopped.
 
     Args:
         cfg: the composed config.
-        path: the run's folder; must not hold a run yet.
+        path: the run's folder; must not hold another run. One that came to its end there is not done again.
 
     Returns:
         The summary, as `summary.json` holds it.
@@ -69,119 +69,68 @@ def run(cfg: DictConfig, path: Path) -> dict[str, Any]:
         _settle(prepared)
     outcome.seconds.device = prepared.device
     _announce(prepared)
-    folder = RunFolder.create(path)
+    config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
+    folder = RunFolder.create(path, config)
+    if (summary := folder.finished()) is not None:
+        logger.info("%s: is done already", path)
+        return summary
     folder.write_config(OmegaConf.to_yaml(cfg, resolve=True))
     record = _provenance(prepared)
     folder.write_json("provenance", record)
-    config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
-    with prepared.logger.open(folder.path, config, **report.labels(prepared.names, folder.path)) as sink:
+    labels = report.labels(prepared.names, folder.path)
+    watch = Watch(prepared.config.checkpoint.minutes)
+    with prepared.logger.open(folder.path, config, **labels) as sink, watch:
+        job = Job(prepared, outcome.seconds, watch, _store(prepared, folder), _short(folder.path), {})
         try:
-            _stages(prepared, folder, sink, outcome)
+            _stages(job, folder, sink, outcome)
         except Diverged as error:
             outcome.summary = summarise(outcome.rows, status="diverged", error=str(error), diverged_at=error.step)
             raise
         finally:
             if outcome.summary:
-                outcome.summary["seconds"] = dict(outcome.seconds.seconds)
-                folder.write_json("summary", outcome.summary)
+                outcome.summary |= {"seconds": dict(outcome.seconds.seconds), "reused": job.reused}
                 folder.write_json("provenance", {**record, "seconds": outcome.summary["seconds"]})
+                folder.write_json("summary", outcome.summary)  # last: it says that the run is done
                 sink.summary(outcome.summary)
     report.show(outcome.summary, prepared.config.conventions.headline_error, folder.path)
     return outcome.summary
 
 
-def _stages(prepared: Prepared, folder: RunFolder, sink: Sink, outcome: Outcome) -> None:
-    original, retrained = pretrain(prepared, outcome.seconds)
-    recording = Recording.start(
-        prepared.recorded, original, prepared.records, prepared.config.training.checkpoint_every
-    )
-    trained = Trained(prepared.recorded, original, retrained, recording, prepared.config.seed)
-    unlearned = train_pair(prepared, trained, folder, sink, outcome)
+def _stages(job: Job, folder: RunFolder, sink: Sink, outcome: Outcome) -> None:
+    prepared, on_file = job.prepared, folder.last_row()
+
+    def emit(row: Measurement) -> None:
+        outcome.rows.append(row)
+        if row.step > on_file:  # a run that goes on has the others already
+            folder.append(row)
+        sink.log(row)
+
+    pair = stages.pair(job, emit)
+    trained = pair.trained
+    unlearned = stages.unlearned(job, trained)
+    emit(Measurement(**pair.look.columns, **judge(pair.look, trained.original, trained.retrained, unlearned)))
     models = {
-        "initial": (recording.initial.weights, recording.initial.buffers),
-        "original": (original.weights, original.buffers),
-        "retrained": (retrained.weights, retrained.buffers),
+        "initial": (trained.recording.initial.weights, trained.recording.initial.buffers),
+        "original": (trained.original.weights, trained.original.buffers),
+        "retrained": (trained.retrained.weights, trained.retrained.buffers),
         "unlearned": (unlearned.weights, unlearned.buffers),
     }
     if prepared.config.training.save_weights:
         _save_weights(prepared, folder, models)
     with outcome.seconds("evaluate"):
         accuracies = {name: evaluate(prepared, *model) for name, model in models.items() if name != "initial"}
-    outcome.summary = summarise(
+    summary = summarise(
         outcome.rows,
         status="completed",
         accuracy=accuracies,
         gradient_evaluations=unlearned.gradient_evaluations,
     )
-    folder.write_json("summary", outcome.summary)  # the figures read it
     if prepared.config.figures:
+        folder.write_json("summary", {**summary, "status": "drawing"})  # the figures read it
         with outcome.seconds("figures"):
             for figure in draw(folder.path):
                 sink.figure(figure.stem, figure)
-
-
-def pretrain(prepared: Prepared, seconds: Stopwatch) -> tuple[Learner, Learner]:
-    """Make the start of the recorded phase.
-
-    Args:
-        prepared: the run.
-        seconds: gets the stage `pretrain`.
-
-    Returns:
-        M and M' at w_0. They are equal but where `retrain.start=initial` and the pretraining sees the forget set.
-    """
-    original = Learner.fresh(prepared.network, prepared.device)
-    recipe, config = prepared.pretraining, prepared.config
-    retrained = None
-    if recipe is not None:
-        whole = config.pretraining.includes_forget
-        if whole and config.retrain.start == "initial":
-            retrained = Learner.fresh(prepared.network, prepared.device)
-        others = [] if retrained is None else [retrained]
-        learners = ([original], others) if whole else ([], [original])
-        with seconds("pretrain"), report.progress("pretraining", recipe.schedule.total_steps) as advance:
-            for step in train(recipe, *learners, check_every=_check_every(prepared.device)):
-                advance(step.taken)
-    w_0 = original if retrained is None else retrained
-    return Learner.start(original.weights, original.buffers), Learner.start(w_0.weights, w_0.buffers)
-
-
-def train_pair(prepared: Prepared, trained: Trained, folder: RunFolder, sink: Sink, outcome: Outcome) -> Unlearned:
-    """Train M and M' in step, and measure on the way.
-
-    Args:
-        prepared: the run.
-        trained: M, M' and the recording, at w_0; changed in place.
-        folder: gets each measured row at once.
-        sink: gets it too.
-        outcome: gets the rows, and the seconds of the stages `train`, `measure`, `sigma` and `unlearn`.
-
-    Returns:
-        M'' at the end.
-    """
-    recipe, settings = prepared.recorded, prepared.config.measure
-    last = recipe.schedule.total_steps
-    measurer = Measurer(prepared, outcome.seconds)
-    steps = train(recipe, [trained.original], [trained.retrained], check_every=_check_every(prepared.device))
-    with report.progress("training M and M'", last) as advance:
-        while True:
-            with outcome.seconds("train"):
-                step = next(steps, None)
-            if step is None:
-                break
-            trained.recording.observe(step, trained.original)
-            advance(step.taken)
-            if step.taken % settings.every and step.taken != last:
-                continue
-            with outcome.seconds("measure"):
-                row = measurer.measure(step, trained, final=step.taken == last)
-                outcome.rows.append(row)
-                folder.append(row)
-                sink.log(row)
-            if prepared.config.conventions.eval_after_measuring:
-                trained.original.train_mode = False
-    assert measurer.unlearned is not None  # the last step is always measured
-    return measurer.unlearned
+    outcome.summary = summary
 
 
 def evaluate(prepared: Prepared, weights: Tensor, buffers: Buffers) -> dict[str, float | None]:
@@ -213,8 +162,14 @@ def evaluate(prepared: Prepared, weights: Tensor, buffers: Buffers) -> dict[str,
     }
 
 
-def _check_every(device: torch.device) -> int:
-    return 50 if device.type == "cuda" else 1  # looking at a loss waits for a GPU
+def _store(prepared: Prepared, folder: RunFolder) -> Store | Alone:
+    settings = prepared.config.store
+    return Store(Path(settings.root)) if settings.enabled else Alone(folder.path)
+
+
+def _short(path: Path) -> str:
+    # what stands in the store tells nothing about the machine where that can be helped
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def _settle(prepared: Prepared) -> None:

@@ -11,6 +11,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import yaml
 from safetensors.torch import save
 from torch import Tensor
 
@@ -18,6 +19,7 @@ from unlearn.values.errors import UserError
 from unlearn.values.measurement import COLUMNS, Measurement
 
 RUN_MARKS = ("summary.json", "steps.csv")
+BESIDE = ("logger", "figures", "store", "checkpoint", "hydra")  # parts of a config that change no number
 
 
 @dataclass(frozen=True)
@@ -31,17 +33,18 @@ class RunFolder:
     path: Path
 
     @classmethod
-    def create(cls, path: str | Path) -> "RunFolder":
-        """Make the folder, and try to write to it.
+    def create(cls, path: str | Path, config: Mapping[str, Any]) -> "RunFolder":
+        """Make the folder, and try to write to it; or open the one of the same run, where that did not come to its end.
 
         Args:
-            path: the folder; it may exist, but must not hold a run yet.
+            path: the folder; it may exist, but must not hold another run.
+            config: the resolved config, in plain types.
 
         Returns:
             The open folder.
 
         Raises:
-            UserError: the folder holds a run, or cannot be written.
+            UserError: the folder holds another run, or cannot be written.
         """
         path = Path(path)
         with _one_line(path):
@@ -49,9 +52,32 @@ class RunFolder:
             held = [name for name in RUN_MARKS if (path / name).exists()]
             with tempfile.TemporaryFile(dir=path):
                 pass  # only a real file tells whether a full or read-only disk takes one
-        if held:
-            raise UserError(f"{path}: holds a run already ({' and '.join(held)}); choose another folder")
+            for left in path.glob(".*.part"):
+                left.unlink()
+        if held and (other := difference(path, config)):
+            raise UserError(f"{path}: holds another run already ({other}); choose another folder")
+        _drop_half_row(path / "steps.csv")
         return cls(path)
+
+    def finished(self) -> dict[str, Any] | None:
+        """Read the summary of a run that came to its end.
+
+        Returns:
+            `summary.json`, or None where it is not there or cannot be read.
+        """
+        try:
+            summary = json.loads((self.path / "summary.json").read_bytes())
+        except (OSError, ValueError):
+            return None
+        return summary if isinstance(summary, dict) and summary.get("status") in ("completed", "diverged") else None
+
+    def last_row(self) -> int:
+        """Give the step of the last row that is on disk; 0 where there is none."""
+        path = self.path / "steps.csv"
+        if not path.exists():
+            return 0
+        with path.open(newline="", encoding="utf-8") as file:
+            return max((int(row["step"]) for row in csv.DictReader(file)), default=0)
 
     def write_config(self, text: str) -> Path:
         """Write the resolved config.
@@ -131,6 +157,47 @@ def _one_line(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror or error}); choose another folder") from error
+
+
+def difference(path: Path, config: Mapping[str, Any]) -> str | None:
+    """Compare a config with that of the run in a folder.
+
+    Args:
+        path: the folder.
+        config: resolved, in plain types.
+
+    Returns:
+        None where both describe the same run; else where they differ, in words. How a run is logged, drawn, stored and
+        checkpointed does not matter.
+    """
+    try:
+        there = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return "its config.yaml cannot be read"
+    return _first_difference(there if isinstance(there, dict) else {}, config, "")
+
+
+def _first_difference(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str) -> str | None:
+    for key in [*b, *(key for key in a if key not in b)]:
+        if not prefix and key in BESIDE:
+            continue
+        one, other = a.get(key), b.get(key)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            if inner := _first_difference(one, other, f"{prefix}{key}."):
+                return inner
+        elif one != other:
+            return f"{prefix}{key} is {one} there, {other} here"
+    return None
+
+
+def _drop_half_row(path: Path) -> None:
+    """A row that was cut off has no line end; what stands before it is whole."""
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    if content and not content.endswith(b"\n"):
+        with _one_line(path), _whole(path) as file:
+            file.write(content[: content.rfind(b"\n") + 1])
 
 
 def _finite(value: Any) -> Any:

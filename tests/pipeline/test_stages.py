@@ -1,0 +1,175 @@
+"""Shared stages and stopped runs: the same bytes as one run on its own, never stopped."""
+
+import json
+import signal
+from itertools import pairwise
+
+import pytest
+from safetensors.torch import load_file
+
+from unlearn.pipeline import keys, stages
+from unlearn.pipeline.interrupt import Interrupted, Watch
+from unlearn.pipeline.prepare import prepare
+from unlearn.pipeline.run import run
+from unlearn.values.errors import UserError
+
+KEEP = ("training.save_weights=true", "measure.every=2", "model=mlp")
+METHODS = ("single_gradient", "amnesiac", "finetune", "krylov", "none", "retrain", "gradient_ascent")
+
+
+def outputs(folder):
+    """All that a run computed, without how long it took."""
+    summary = json.loads((folder / "summary.json").read_text())
+    weights = {path.name: load_file(path) for path in sorted((folder / "weights").glob("*"))}
+    numbers = {name: {k: v.tolist() for k, v in tensors.items()} for name, tensors in weights.items()}
+    return (folder / "steps.csv").read_bytes(), {**summary, "seconds": 0, "reused": 0}, numbers
+
+
+def sharing(tmp_path, *more):
+    return ("store.enabled=true", f"store.root={tmp_path / 'store'}", *more)
+
+
+@pytest.mark.parametrize("limit", [64, 0])
+def test_methods_share_what_is_trained(tiny, tmp_path, limit, monkeypatch):
+    trained = []
+    real = stages.train
+    monkeypatch.setattr(stages, "train", lambda *a, **k: trained.append(1) or real(*a, **k))
+    for method in METHODS:
+        run(tiny(*KEEP, f"method={method}"), tmp_path / "alone" / method)
+    alone = len(trained)
+    for method in METHODS:
+        options = sharing(tmp_path, f"store.trajectory_mb={limit}")
+        run(tiny(*KEEP, *options, f"method={method}"), tmp_path / "shared" / method)
+    assert alone == 2 * len(METHODS)
+    # w_0 once and the pair once; judged while training goes on, each online method needs its own pair
+    assert len(trained) - alone == (2 if limit else 1 + 4 + 1)
+    for method in METHODS:
+        assert outputs(tmp_path / "shared" / method) == outputs(tmp_path / "alone" / method)
+
+
+def test_the_second_time_everything_is_there(tiny, tmp_path):
+    options = [*KEEP, *sharing(tmp_path)]
+    first, second = (run(tiny(*options), tmp_path / name) for name in "ab")
+    assert first["reused"] == {"initial": False, "pair": False, "unlearned": False}
+    assert second["reused"] == {"pair": True, "unlearned": True}
+    assert outputs(tmp_path / "a") == outputs(tmp_path / "b")
+
+
+def test_a_damaged_entry_is_computed_again(tiny, tmp_path, caplog):
+    options = [*KEEP, *sharing(tmp_path)]
+    run(tiny(*options), tmp_path / "a")
+    (state,) = (tmp_path / "store" / "pair").glob("*/state.pt")
+    content = bytearray(state.read_bytes())
+    content[len(content) // 2] ^= 1
+    state.write_bytes(content)
+    assert run(tiny(*options), tmp_path / "b")["reused"]["pair"] is False
+    assert "damaged (its checksum is another) and is computed again" in caplog.text
+    assert outputs(tmp_path / "a") == outputs(tmp_path / "b")
+    assert run(tiny(*options), tmp_path / "c")["reused"]["pair"] is True
+
+
+CHANGES = (
+    "seed=1", "penalty.gamma=1", "optimizer.lr=0.02", "optimizer.momentum=0.5", "optimizer.weight_decay=0.1",
+    "optimizer.decay=cosine", "training.batch_size=16", "training.epochs=3", "training.max_steps=2", "forget=points",
+    "forget.position=1", "dataset.train_size=95", "dataset.augmentation=crop_flip", "model.widths=[8]",
+    "model.activation=gelu", "schedule.order=shuffle_once", "schedule.augmentation=off", "measure.every=1",
+    "measure.hessian_samples=16", "measure.krylov=2", "measure.sigma=sqrt_signed", "curvature=power",
+    "curvature.tolerance=0.1", "retrain.renormalise=batch_size", "pretraining.lr=0.1", "pretraining.momentum=0",
+    "conventions.eval_after_measuring=true", "measure.warm.mix=0.1", "method.gradient_at=first", "threads=2",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_whatever_changes_a_number_changes_the_key(tiny, change, monkeypatch):
+    monkeypatch.setattr(keys, "_device", lambda prepared: f"cpu, {prepared.config.threads} threads")
+    base, other = (keys.pair(prepare(tiny("model=mlp", *more))) for more in ([], [change]))
+    assert base != other
+
+
+@pytest.mark.parametrize("change", ["figures=true", "logger.project=x", "method=none", "checkpoint.minutes=1"])
+def test_what_changes_no_number_does_not(tiny, change):
+    base, other = (keys.pair(prepare(tiny("model=mlp", "store.enabled=true", *more))) for more in ([], [change]))
+    assert base == other
+
+
+class Impatient(Watch):
+    """Asks to stop the n-th time that it is looked at."""
+
+    left = 0
+
+    def due(self):
+        type(self).left -= 1
+        if type(self).left == 0:
+            self.asked = signal.SIGTERM
+        return self.asked is not None
+
+
+@pytest.mark.parametrize("store", [True, False])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        ["model=cnn", "model.norm=batch", "optimizer=momentum"],
+        ["model=mlp", "forget=points", "penalty.gamma=3", "method.gradient_at=checkpoint", "training.checkpoint_every=2"],
+        ["model=mlp", "method=finetune", "retrain.start=initial", "pretraining.includes_forget=true"],
+    ],
+)  # fmt: skip
+def test_a_stopped_run_ends_as_one_never_stopped(tiny, tmp_path, monkeypatch, extra, store):
+    options = [*KEEP, *extra, "dataset.augmentation=crop_flip"]
+    run(tiny(*options), tmp_path / "whole")
+    if store:
+        options += sharing(tmp_path)
+    monkeypatch.setattr("unlearn.pipeline.run.Watch", Impatient)
+    stops = 0
+    for stop in (1, 2, 3, 1, 2, 9):
+        Impatient.left = stop
+        try:
+            run(tiny(*options), tmp_path / "stopped")
+        except Interrupted as error:
+            assert error.code == 128 + signal.SIGTERM
+            stops += 1
+    assert stops >= 4
+    Impatient.left = 0
+    run(tiny(*options), tmp_path / "stopped")
+    assert outputs(tmp_path / "stopped") == outputs(tmp_path / "whole")
+    left = [
+        path.name for path in tmp_path.rglob("*") if path.name.endswith((".part", ".pt")) and path.name != "state.pt"
+    ]
+    assert left == []
+
+
+def test_rows_that_are_on_disk_stay(tiny, tmp_path):
+    """A run killed with rows behind its last kept state, the last of them cut in the middle."""
+    options = [*KEEP, "measure.every=1"]
+    run(tiny(*options), tmp_path / "whole")
+    run(tiny(*options), tmp_path / "killed")
+    lines = (tmp_path / "killed" / "steps.csv").read_bytes().splitlines(keepends=True)
+    for name in ("summary.json", "provenance.json"):
+        (tmp_path / "killed" / name).unlink()
+    (tmp_path / "killed" / "steps.csv").write_bytes(b"".join(lines[:4]) + lines[4][:20])
+    (tmp_path / "killed" / ".summary.json.part").write_bytes(b"half")
+    run(tiny(*options), tmp_path / "killed")
+    assert outputs(tmp_path / "killed") == outputs(tmp_path / "whole")
+    assert not list((tmp_path / "killed").glob(".*"))
+
+
+def test_a_finished_run_is_not_done_again(tiny, tmp_path):
+    summary = run(tiny(*KEEP), tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    assert run(tiny(*KEEP, "figures=true"), tmp_path) == json.loads(json.dumps(summary))
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match=r"holds another run already \(seed is 0 there, 1 here\)"):
+        run(tiny(*KEEP, "seed=1"), tmp_path)
+
+
+def test_views_share_what_did_not_change(tiny, tmp_path):
+    """The size of a kept pair grows by weights, velocities and forecast, not by all that is recorded."""
+    run(tiny("model=mlp", "measure.every=1", *sharing(tmp_path)), tmp_path / "run")
+    (state,) = (tmp_path / "store" / "pair").glob("*/state.pt")
+    from unlearn.store.entries import checked
+    from unlearn.store.files import from_bytes
+
+    looks = from_bytes(checked(state.parent), "cpu")["looks"]
+    for one, two in pairwise(looks[1:]):
+        left, right = one["view"]["recording"], two["view"]["recording"]
+        assert left["initial"]["weights"].data_ptr() == right["initial"]["weights"].data_ptr()
+        assert left["initial_gradient"].data_ptr() == right["initial_gradient"].data_ptr()

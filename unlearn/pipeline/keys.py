@@ -1,0 +1,146 @@
+"""What determines a stage of a run, so that runs which agree on it share it, and runs which do not never do."""
+
+import hashlib
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unlearn.pipeline.prepare import Prepared
+from unlearn.store.code import code_version
+from unlearn.store.entries import key_of
+from unlearn.train.loop import Recipe
+
+TRAINING = (
+    "values",
+    "data",
+    "models",
+    "penalties.py",
+    "curvature",
+    "train",
+    "metrics/weight_space.py",
+    "pipeline/stages.py",
+    "pipeline/measure.py",
+    "pipeline/forecast.py",
+)
+
+
+def initial(prepared: Prepared) -> dict[str, Any]:
+    """Say what determines w_0.
+
+    Args:
+        prepared: the run.
+
+    Returns:
+        JSON-ready values. Of the forget set only what pretraining leaves out is among them.
+    """
+    recipe, config = prepared.pretraining, prepared.config
+    blind = config.pretraining.includes_forget and config.retrain.start != "initial"  # to the forget set
+    return {
+        "stage": "initial",
+        "code": code_version(TRAINING),
+        "device": _device(prepared),
+        "network": _network(prepared),
+        "data": prepared.data.train.fingerprint(),
+        "penalty": _part(prepared.recorded.objective.penalty),
+        "phase": None if recipe is None else _phase(recipe, blind),
+        "start": config.retrain.start if config.pretraining.includes_forget else None,
+    }
+
+
+def pair(prepared: Prepared) -> dict[str, Any]:
+    """Say what determines the trained pair and what was measured of it.
+
+    Args:
+        prepared: the run.
+
+    Returns:
+        JSON-ready values. The method is among them only where it is judged while training goes on and the network is
+        too large to keep what another method would need for that.
+    """
+    config = prepared.config
+    own = prepared.method.online and not keeps_views(prepared)
+    return {
+        "stage": "pair",
+        "initial": key_of(initial(prepared)),
+        "phase": _phase(prepared.recorded, False),
+        "seed": config.seed,
+        "records": sorted(prepared.records),
+        "checkpoint_every": config.training.checkpoint_every,
+        "measure": asdict(config.measure),
+        "curvature": _part(prepared.tracker.estimator),
+        "eval_after_measuring": config.conventions.eval_after_measuring,
+        "views": keeps_views(prepared),
+        "method": [_part(prepared.method), code_version(("methods",))] if own else None,
+    }
+
+
+def unlearned(prepared: Prepared) -> dict[str, Any]:
+    """Say what determines M''.
+
+    Args:
+        prepared: the run.
+
+    Returns:
+        JSON-ready values.
+    """
+    return {
+        "stage": "unlearned",
+        "pair": key_of(pair(prepared)),
+        "method": _part(prepared.method),
+        "code": code_version(("methods",)),
+    }
+
+
+def keeps_views(prepared: Prepared) -> bool:
+    """Say whether M and M' are kept at every measured step, for methods to be judged by there.
+
+    Args:
+        prepared: the run.
+
+    Returns:
+        Whether weights, velocities and forecast of all measured steps fit `store.trajectory_mb`.
+    """
+    config = prepared.config
+    looks = prepared.recorded.schedule.total_steps // config.measure.every + 1
+    size = looks * 7 * prepared.network.layout.dim * prepared.network.initial_weights().element_size()
+    return size <= config.store.trajectory_mb * 1e6
+
+
+def _phase(recipe: Recipe, whole: bool) -> dict[str, Any]:
+    schedule = asdict(recipe.schedule)
+    if whole:
+        schedule |= {"forget": None, "unit": None}
+    objective = recipe.objective
+    return {
+        "schedule": schedule,
+        "rate": asdict(recipe.rate),
+        "optimizer": asdict(recipe.optimizer),
+        "augmentation": asdict(objective.augmentation),
+        "augment": objective.augment,
+        "renormalise": objective.renormalise,
+        "seed": objective.seed,
+    }
+
+
+def _part(part: Any) -> dict[str, Any]:
+    return {"class": f"{type(part).__module__}.{type(part).__qualname__}", **asdict(part)}
+
+
+def _network(prepared: Prepared) -> dict[str, str]:
+    network = prepared.network
+    digest = hashlib.sha256()
+    for tensor in (network.initial_weights(), *network.initial_buffers().values()):
+        digest.update(_bytes(tensor))
+    return {"module": repr(network.module), "start": digest.hexdigest()}
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+
+
+def _device(prepared: Prepared) -> str:
+    device = prepared.device
+    # on the CPU sums are split over threads, and so round differently
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"

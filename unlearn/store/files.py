@@ -1,0 +1,125 @@
+"""Files that appear whole or not at all, and states that are read back without unpickling anything but tensors."""
+
+import hashlib
+import io
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unlearn.values.errors import UserError
+
+
+class Damaged(Exception):
+    """A stored file is missing, cut short, or not what was written."""
+
+
+def to_bytes(state: Any) -> bytes:
+    """Write a state.
+
+    Args:
+        state: nested dicts and lists of tensors, numbers, strings and None; a tensor that stands in it twice is written
+            once.
+
+    Returns:
+        torch's zip format.
+    """
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def from_bytes(content: bytes, device: torch.device) -> Any:
+    """Read a state; anything but tensors and plain values is refused.
+
+    Args:
+        content: as `to_bytes` gave it.
+        device: where the tensors go.
+
+    Returns:
+        The state.
+
+    Raises:
+        Damaged: it cannot be read.
+    """
+    try:
+        return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+    except Exception as error:  # torch raises whatever its parsers do
+        raise Damaged(str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+
+
+def digest(content: bytes) -> str:
+    """Give the checksum that stands beside stored content.
+
+    Args:
+        content: any.
+
+    Returns:
+        SHA-256, 64 hexadecimal digits.
+    """
+    return hashlib.sha256(content).hexdigest()
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write beside the file, wait for the disk, and put it in place: no reader sees half of it.
+
+    Args:
+        path: the file; folders above it are made.
+        content: what it shall hold.
+
+    Raises:
+        UserError: the disk does not take it.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise UserError(f"{path}: cannot be written ({error.strerror or error}); see store.root") from error
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Fill a folder beside the one wanted, and put it in place at the end.
+
+    Args:
+        path: the folder; what is there already is replaced.
+
+    Yields:
+        An empty folder to write to.
+
+    Raises:
+        UserError: the disk does not take it.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        yield part
+        _sync_folder(part)
+        if path.exists():
+            shutil.rmtree(path)
+        part.rename(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error}); see store.root") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _sync_folder(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
