@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import traceback
 from pathlib import Path
 
 import hydra
@@ -13,7 +14,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from unlearn.pipeline.config import register
-from unlearn.values.errors import UserError
+from unlearn.values.errors import Diverged, UserError
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 EXPECTED = (UserError, HydraException, OmegaConfBaseException, OSError)
@@ -48,11 +49,17 @@ def task(cfg: DictConfig) -> float | None:
     Raises:
         UserError: the input is wrong; the run folder is gone again where nothing was measured.
     """
+    from unlearn.pipeline import report
     from unlearn.pipeline.run import run
 
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
-        value = run(cfg, folder)["verification_error"]
+        summary = run(cfg, folder)
+        value = summary["verification_error"]
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            logging.getLogger(__name__).info("%s: %s", folder.name, report.verdict(summary))
+        else:
+            report.show(summary, cfg.conventions.headline_error, folder)
     except UserError:
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
@@ -60,18 +67,49 @@ def task(cfg: DictConfig) -> float | None:
     return None if value is None else float(value)
 
 
+def point(cfg: DictConfig) -> float | None:
+    """Do one point of a sweep. One that fails says so in its own folder, and the others go on.
+
+    Args:
+        cfg: the composed config.
+
+    Returns:
+        The verification error, for sweepers that optimise; None where the point failed.
+
+    Raises:
+        Exception: the point failed, and the sweeper is another than ours, which would take it for done.
+    """
+    from unlearn.pipeline.sweep import alone
+    from unlearn.records.folder import write_json
+
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    with alone(folder) as ours:
+        if not ours:
+            return None  # another sweep is at it; the sweeper waits for it
+        (folder / "failed.json").unlink(missing_ok=True)
+        try:
+            return task(cfg)
+        except Exception as error:
+            text = one_line(error) if isinstance(error, EXPECTED) else f"{type(error).__name__}: {error}"
+            logging.getLogger(__name__).error("error: %s: %s", folder.name, text)
+            if not isinstance(error, Diverged):  # its summary tells
+                trace = "".join(traceback.format_exception(error))
+                write_json(folder / "failed.json", {"status": "failed", "error": text, "traceback": trace})
+            if not HydraConfig.get().sweeper._target_.startswith("hydra_plugins.unlearn"):
+                raise
+            return None
+
+
 def main() -> None:
     """Run from the command line. Bad input gets one line on stderr and exit code 2."""
     failures: list[BaseException] = []
 
     def job(cfg: DictConfig) -> float | None:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            return point(cfg)
         try:
             return task(cfg)
         except EXPECTED as error:
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
-                # the launcher must know, and the other jobs go on; Hydra tells of the first failure alone
-                logging.getLogger(__name__).error("error: %s", one_line(error))
-                raise
             failures.append(error)  # raised, Hydra would put a line of its own before ours
             return None
 
@@ -79,6 +117,9 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us, who print them shorter
     # before torch comes: threads that wait must sleep, or a small network slows down sixfold beside a busy neighbour
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if "--plan" in sys.argv:
+        rest = [word for word in sys.argv[1:] if word not in ("--plan", "-m", "--multirun")]
+        sys.argv[1:] = ["--multirun", *rest, "hydra.sweeper.plan=true"]
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
     except EXPECTED as error:

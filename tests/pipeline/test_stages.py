@@ -110,8 +110,7 @@ class Impatient(Watch):
     "extra",
     [
         ["model=cnn", "model.norm=batch", "optimizer=momentum"],
-        ["model=mlp", "forget=points", "penalty.gamma=3"]
-        + ["method.gradient_at=checkpoint", "training.checkpoint_every=2"],
+        ["model=mlp", "forget=points", "method.gradient_at=checkpoint", "training.checkpoint_every=2"],
         ["model=mlp", "method=finetune", "retrain.start=initial", "pretraining.includes_forget=true"],
     ],
 )  # fmt: skip

@@ -66,7 +66,7 @@ def run(cfg: DictConfig, path: Path) -> dict[str, Any]:
     outcome = Outcome()
     with outcome.seconds("prepare"):
         prepared = prepare(cfg)
-        _settle(prepared)
+        settle(prepared)
     outcome.seconds.device = prepared.device
     _announce(prepared)
     config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
@@ -92,7 +92,6 @@ def run(cfg: DictConfig, path: Path) -> dict[str, Any]:
                 folder.write_json("provenance", {**record, "seconds": outcome.summary["seconds"]})
                 folder.write_json("summary", outcome.summary)  # last: it says that the run is done
                 sink.summary(outcome.summary)
-    report.show(outcome.summary, prepared.config.conventions.headline_error, folder.path)
     return outcome.summary
 
 
@@ -172,8 +171,12 @@ def _short(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def _settle(prepared: Prepared) -> None:
-    """Ask for the same numbers every time: no TF32, no choice of kernels by timing, a known number of threads."""
+def settle(prepared: Prepared) -> None:
+    """Ask for the same numbers every time: no TF32, no choice of kernels by timing, a known number of threads.
+
+    Args:
+        prepared: gives the size of the network and `threads`.
+    """
     available = int(os.environ.get("OMP_NUM_THREADS", cpu_count()))
     # small networks lose more by waiting for a second thread than it brings
     small = prepared.network.layout.dim < SMALL

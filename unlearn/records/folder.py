@@ -88,7 +88,7 @@ class RunFolder:
         Returns:
             The path of `config.yaml`.
         """
-        return self._write(self.path / "config.yaml", text.encode())
+        return _write(self.path / "config.yaml", text.encode())
 
     def write_json(self, name: str, values: Mapping[str, Any]) -> Path:
         """Write a JSON record; NaN and infinities, which JSON does not have, become null.
@@ -100,8 +100,7 @@ class RunFolder:
         Returns:
             The path of the file.
         """
-        text = json.dumps(_finite(values), indent=2, ensure_ascii=False, allow_nan=False)
-        return self._write(self.path / f"{name}.json", f"{text}\n".encode())
+        return write_json(self.path / f"{name}.json", values)
 
     def append(self, measurement: Measurement) -> None:
         """Add a row to `steps.csv`: the shortest text that reads back as the same number; an empty cell for None.
@@ -127,14 +126,29 @@ class RunFolder:
             The path of the file in `weights/`.
         """
         apart = {key: tensor.detach().to("cpu", copy=True).contiguous() for key, tensor in tensors.items()}
-        return self._write(self.path / "weights" / f"{name}.safetensors", save(apart))
+        return _write(self.path / "weights" / f"{name}.safetensors", save(apart))
 
-    def _write(self, path: Path, content: bytes) -> Path:
-        with _one_line(path):
-            path.parent.mkdir(exist_ok=True)
-            with _whole(path) as file:
-                file.write(content)
-        return path
+
+def write_json(path: Path, values: Mapping[str, Any]) -> Path:
+    """Write a JSON file, whole or not at all; NaN and infinities, which JSON does not have, become null.
+
+    Args:
+        path: the file; the folder is made.
+        values: mappings, sequences, strings and numbers.
+
+    Returns:
+        The path.
+    """
+    text = json.dumps(_finite(values), indent=2, ensure_ascii=False, allow_nan=False)
+    return _write(path, f"{text}\n".encode())
+
+
+def _write(path: Path, content: bytes) -> Path:
+    with _one_line(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _whole(path) as file:
+            file.write(content)
+    return path
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import platform
 import subprocess
 import sys
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,7 @@ def provenance(
     }
 
 
+@cache
 def git_state(source: Path) -> dict[str, Any]:
     """Read the commit that a folder's code was checked out from.
 
@@ -65,7 +67,7 @@ def git_state(source: Path) -> dict[str, Any]:
 
     Returns:
         `commit`, 40 hexadecimal digits, and `dirty`, whether anything differs from it; both None where there is no
-        git, or no checkout that holds this folder's files.
+        git, or no checkout that holds this folder's files. Looked up once: a process keeps the code it started with.
     """
     # an installed package can lie inside somebody else's checkout: that one's commit says nothing about it
     if _git(source, "ls-files", "--error-unmatch", "__init__.py") is None:

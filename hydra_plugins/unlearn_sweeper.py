@@ -1,0 +1,60 @@
+"""Hydra finds plugins in this namespace package alone: the sweeper that skips what is done and tells how it went."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+
+@dataclass
+class PointsConf:
+    """Settings of `hydra/sweeper=points`, the default."""
+
+    _target_: str = "hydra_plugins.unlearn_sweeper.Points"
+    params: dict[str, str] | None = None  # a grid: key to comma-separated values; the command line goes before it
+    plan: bool = False  # `--plan`: say what would be done, and do nothing
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="points", node=PointsConf, provider="unlearn")
+
+
+class Points(BasicSweeper):
+    """Every combination of the values, each in a folder named by its overrides."""
+
+    def __init__(self, params: dict[str, str] | None = None, plan: bool = False) -> None:
+        super().__init__(max_batch_size=None, params=params)
+        self.plan = plan
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Do the points that are not done.
+
+        Args:
+            arguments: the overrides of the command line.
+
+        Returns:
+            What the launcher returned.
+        """
+        from unlearn.pipeline import plan, sweep
+
+        assert self.config is not None
+        assert self.launcher is not None
+        assert self.hydra_context is not None
+        loader = self.hydra_context.config_loader
+        parser = OverridesParser.create(config_loader=loader)
+        fixed = {override.get_key_element() for override in parser.parse_overrides(arguments)}
+        own = [text for text in self._parse_config() if text.partition("=")[0] not in fixed]
+        overrides = parser.parse_overrides([*own, *arguments])
+        (grid,) = self.split_arguments(overrides, None)
+        varied = {override.get_key_element() for override in overrides if override.is_sweep_override()}
+        points = sweep.points(grid, varied)
+        folder = Path(self.config.hydra.sweep.dir)
+        if self.plan:
+            plan.show([loader.load_sweep_config(self.config, point.overrides) for point in points], points, folder)
+            return []
+        same = sweep.same_base(folder, [text for text in arguments if text.partition("=")[0] not in varied])
+        todo = [point for point in points if not (same and sweep.state_of(folder / point.name) in sweep.DONE)]
+        self.validate_batch_is_legal([point.overrides for point in todo])
+        return sweep.conduct(points, todo, folder, self.launcher.launch)

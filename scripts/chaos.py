@@ -1,0 +1,155 @@
+"""Kill runs with SIGKILL at random moments, start them again, and compare them with a run that was never stopped.
+
+    python scripts/chaos.py [--kills 100] [--seed 0] [--store on|off|both]
+
+A kill falls anywhere between the first file of the run and its end. Every run must end with the same bytes: steps.csv,
+summary (but for its seconds), weights. No row that was on disk may be missing, no temporary file may be left.
+"""
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+ROOT = Path(__file__).resolve().parents[1]
+RUN = (
+    "dataset.train_size=480", "model=mlp", "optimizer=momentum", "method=finetune", "method.epochs=4", "measure.every=1",
+    "measure.hessian_samples=256", "pretraining.epochs=4", "training.epochs=3", "training.save_weights=true",
+    "checkpoint.minutes=0.0005", "threads=1", "device=cpu",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Killed:
+    """What one kill found and left.
+
+    Attributes:
+        moment: what the run was doing, by what lay on disk.
+        faults: what was wrong in the end; empty where nothing was.
+    """
+
+    moment: str
+    faults: tuple[str, ...]
+
+
+def start(folder: Path, options: tuple[str, ...]) -> subprocess.Popen[bytes]:
+    """Start a run."""
+    command = [sys.executable, "-m", "unlearn", *RUN, *options, f"hydra.run.dir={folder / 'run'}"]
+    return subprocess.Popen([*command, f"store.root={folder / 'store'}"], cwd=ROOT, stdout=subprocess.DEVNULL,
+                            stderr=subprocess.PIPE)  # fmt: skip
+
+
+def finish(process: subprocess.Popen[bytes]) -> None:
+    """Wait for a run that must come to its end."""
+    _, errors = process.communicate()
+    if process.returncode:
+        raise SystemExit(f"a run failed: {errors.decode()}")
+
+
+def begun(folder: Path, process: subprocess.Popen[bytes]) -> float:
+    """Wait until a run has written its first file; give the time of that."""
+    while not (folder / "run" / "config.yaml").exists() and process.poll() is None:
+        time.sleep(0.002)
+    return time.monotonic()
+
+
+def outcome(folder: Path) -> dict[str, str]:
+    """Digest all that a run computed."""
+    run = folder / "run"
+    summary = json.loads((run / "summary.json").read_bytes())
+    for changing in ("seconds", "reused"):
+        summary.pop(changing, None)
+    parts = {"steps.csv": (run / "steps.csv").read_bytes(), "summary.json": json.dumps(summary).encode()}
+    parts |= {path.name: path.read_bytes() for path in (run / "weights").iterdir()}
+    return {name: sha256(content).hexdigest() for name, content in parts.items()}
+
+
+def moment(folder: Path) -> str:
+    """Say what a killed run was doing."""
+    run = folder / "run"
+    kept = {
+        path.name.partition("-")[0] for place in (run, folder / "store" / "partial") for path in place.glob("*-*.pt")
+    }
+    if (run / "summary.json").exists():
+        return "at its end" if json.loads((run / "summary.json").read_bytes())["status"] == "completed" else "drawing"
+    if (run / "weights").exists():
+        return "writing weights"
+    if list(folder.rglob(".*.part")):
+        return "writing a state"
+    if "pair" in kept or (run / "steps.csv").exists():
+        return "training M and M'"
+    return "pretraining" if "initial" in kept else "starting"
+
+
+def kill_once(folder: Path, options: tuple[str, ...], wait: float, whole: dict[str, str]) -> Killed:
+    """Kill one run after `wait` seconds, start it again, and compare."""
+    process = start(folder, options)
+    begun(folder, process)
+    time.sleep(wait)
+    process.kill()
+    process.communicate()
+    doing = moment(folder)
+    steps = folder / "run" / "steps.csv"
+    rows = (
+        [line for line in steps.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+        if steps.exists()
+        else []
+    )
+    finish(start(folder, options))
+    found = outcome(folder)
+    faults = [f"{name} is not as it should be" for name in whole if found.get(name) != whole[name]]
+    faults += [f"{name} should not be there" for name in found if name not in whole]
+    if steps.read_bytes().splitlines(keepends=True)[: len(rows)] != rows:
+        faults.append("a measured row is lost")
+    kept = [path for path in folder.rglob("*") if path.name.endswith(".part") or path.parent.name == "partial"]
+    kept += list((folder / "run").glob("*.pt"))
+    faults += [f"{path.relative_to(folder)} is left" for path in kept]
+    return Killed(doing, tuple(faults))
+
+
+def chaos(kills: int, seed: int, options: tuple[str, ...], workplace: Path) -> list[Killed]:
+    """Kill as many runs, one after the other."""
+    draw = random.Random(seed)
+    whole = workplace / "whole"
+    process = start(whole, options)
+    first = begun(whole, process)
+    finish(process)
+    length = time.monotonic() - first
+    expected = outcome(whole)
+    found = []
+    for number in range(kills):
+        with TemporaryDirectory(dir=workplace) as folder:
+            killed = kill_once(Path(folder), options, draw.uniform(0, length), expected)
+        found.append(killed)
+        print(f"{number + 1:4d}  {killed.moment:20s} {'; '.join(killed.faults) or 'bit-identical'}", flush=True)
+    return found
+
+
+def main() -> int:
+    """Run from the command line; the exit code is 1 where a run did not end as it should."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--store", choices=("on", "off", "both"), default="both")
+    chosen = parser.parse_args()
+    found: list[Killed] = []
+    stores = {"on": ("true",), "off": ("false",), "both": ("true", "false")}[chosen.store]
+    for number, enabled in enumerate(stores):
+        share = chosen.kills // len(stores) + (number < chosen.kills % len(stores))
+        with TemporaryDirectory() as folder:
+            print(f"store.enabled={enabled}", flush=True)
+            found += chaos(share, chosen.seed + number, (f"store.enabled={enabled}",), Path(folder))
+    good = sum(not killed.faults for killed in found)
+    print(f"{good} of {len(found)} ended bit-identical; killed {dict(Counter(killed.moment for killed in found))}")
+    return 0 if good == len(found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

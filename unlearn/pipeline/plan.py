@@ -1,0 +1,178 @@
+"""`--plan`: what a sweep would do, and about how long, before anything runs."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from unlearn.pipeline import sweep
+from unlearn.pipeline.build import build
+from unlearn.pipeline.keys import keeps_views
+from unlearn.pipeline.measure import Measurer
+from unlearn.pipeline.prepare import Prepared, prepare
+from unlearn.pipeline.run import settle
+from unlearn.pipeline.stopwatch import Stopwatch
+from unlearn.store.entries import key_of
+from unlearn.train.learner import Learner
+from unlearn.train.loop import train
+from unlearn.train.recording import Recording, Trained
+
+STEPS = 12  # timed; the first two, in which libraries warm up, do not count
+BESIDE = ("logger", "figures", "store", "checkpoint", "method", "hydra")
+SIZES = ("dataset", "model", "device", "threads")  # points that agree on these take steps of one length
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast one kind of run goes.
+
+    Attributes:
+        step: seconds for one step of M and M'.
+        look: seconds for one measured step, beyond that.
+        start: seconds before the first step.
+        megabytes: that its trained pair takes in the store.
+    """
+
+    step: float
+    look: float
+    start: float
+    megabytes: float
+
+
+def show(configs: Sequence[DictConfig], points: Sequence[sweep.Point], folder: Path) -> None:
+    """Print the plan of a sweep. Nothing is written.
+
+    Args:
+        configs: of each point.
+        points: of the sweep.
+        folder: of the sweep.
+    """
+    jobs = [_job(config) for config in configs]
+    left = [
+        job for job, point in zip(jobs, points, strict=True) if sweep.state_of(folder / point.name) not in sweep.DONE
+    ]
+    trainings = {training_of(job): job for job in left}
+    paces: dict[str, Pace] = {}
+    seconds = megabytes = 0.0
+    for job in trainings.values():
+        kind = _kind(job)
+        if kind not in paces:
+            paces[kind] = pace(job)
+        seconds += duration(job, paces[kind])
+        megabytes += paces[kind].megabytes if job.store.enabled else 0.0
+    table = Table(title=f"plan of {folder}", box=SIMPLE_HEAD, show_header=False)
+    table.add_row("points", str(len(points)))
+    table.add_row("  done already", str(len(points) - len(left)))
+    table.add_row("trainings after sharing, not counting what the store has", str(len(trainings)))
+    table.add_row("time, one worker", f"about {_time(seconds)}")
+    table.add_row("store", f"about {megabytes:.0f} MB")
+    console = Console()
+    console.print(table)
+    console.print(
+        f"from {STEPS - 2} timed steps of each of {len(paces)} kinds of run; methods come on top", style="dim"
+    )
+
+
+def training_of(job: DictConfig) -> str:
+    """Name the training that a point needs; points of one name share it.
+
+    Args:
+        job: the point's config.
+
+    Returns:
+        A key. Without a store every point has its own.
+    """
+    resolved = cast(dict[str, Any], OmegaConf.to_container(job, resolve=True))
+    parts: dict[str, Any] = {key: value for key, value in resolved.items() if key not in BESIDE}
+    parts.pop("conventions")  # what it sets stands where it takes effect
+    parts["eval"] = job.conventions.eval_after_measuring
+    method = build(job.method, "method")
+    parts["needs"] = sorted(method.needs | {"initial_gradient", "updates"})
+    if not job.store.enabled:
+        parts["method"] = resolved["method"]
+    return key_of(parts)
+
+
+def pace(job: DictConfig) -> Pace:
+    """Time a few steps of a run.
+
+    Args:
+        job: its config.
+
+    Returns:
+        How fast it goes.
+    """
+    start = time.perf_counter()
+    prepared = prepare(job)
+    settle(prepared)
+    original = Learner.fresh(prepared.network, prepared.device)
+    retrained = Learner.start(original.weights, original.buffers)
+    recording = Recording.start(
+        prepared.recorded, original, prepared.records, prepared.config.training.checkpoint_every
+    )
+    trained = Trained(prepared.recorded, original, retrained, recording, prepared.config.seed)
+    measurer = Measurer(prepared, Stopwatch(prepared.device))
+    begun = time.perf_counter() - start
+    stamps, looks = [time.perf_counter()], []
+    for step in train(prepared.recorded, [original], [retrained]):
+        recording.observe(step, original)
+        stamps.append(time.perf_counter())
+        if step.taken in (1, 2, STEPS):
+            measurer.look(step, trained)
+            looks.append(time.perf_counter() - stamps[-1])
+            stamps[-1] = time.perf_counter()
+        if step.taken >= STEPS:
+            break
+    spans = sorted(b - a for a, b in pairwise(stamps))
+    return Pace(spans[len(spans) // 2], min(looks), begun, _megabytes(prepared))
+
+
+def duration(job: DictConfig, pace: Pace) -> float:
+    """Estimate how long a training takes.
+
+    Args:
+        job: its config.
+        pace: of its kind.
+
+    Returns:
+        Seconds.
+    """
+    prepared = prepare(job)
+    steps = prepared.recorded.schedule.total_steps
+    before = 0 if prepared.pretraining is None else prepared.pretraining.schedule.total_steps
+    looks = -(-steps // prepared.config.measure.every)
+    return pace.start + (steps + before / 2) * pace.step + looks * pace.look
+
+
+def _megabytes(prepared: Prepared) -> float:
+    size = prepared.network.layout.dim * 4 / 1e6
+    looks = prepared.recorded.schedule.total_steps // prepared.config.measure.every if keeps_views(prepared) else 0
+    return (5 * looks + 12) * size
+
+
+def _job(config: DictConfig) -> DictConfig:
+    job = config.copy()
+    OmegaConf.set_struct(job, False)
+    job.pop("hydra", None)
+    OmegaConf.set_struct(job, True)
+    return job
+
+
+def _kind(job: DictConfig) -> str:
+    parts = {key: OmegaConf.to_container(job[key], resolve=True) for key in SIZES if OmegaConf.is_config(job[key])}
+    parts |= {"batch": job.training.batch_size, "samples": job.measure.hessian_samples, "krylov": job.measure.krylov}
+    return json.dumps(parts, sort_keys=True, default=str)
+
+
+def _time(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
