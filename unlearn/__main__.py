@@ -49,14 +49,17 @@ def task(cfg: DictConfig) -> float | None:
     Raises:
         UserError: the input is wrong; the run folder is gone again where nothing was measured.
     """
-    from unlearn.pipeline import report
+    from unlearn.pipeline import report, sweep
     from unlearn.pipeline.run import run
 
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
+        before = sweep.state_of(folder)
         summary = run(cfg, folder)
         value = summary["verification_error"]
         if HydraConfig.get().mode == RunMode.MULTIRUN:
+            if before in sweep.DONE:  # as `run` has said
+                return value
             logging.getLogger(__name__).info("%s: %s", folder.name, report.verdict(summary))
         else:
             report.show(summary, cfg.conventions.headline_error, folder)

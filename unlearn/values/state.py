@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -77,6 +78,6 @@ def frozen(state: Any, before: Any = None) -> Any:
         earlier = before if isinstance(before, dict) else {}
         return {key: frozen(item, earlier.get(key)) for key, item in state.items()}
     if isinstance(state, list | tuple):
-        others = before if isinstance(before, list | tuple) and len(before) == len(state) else [None] * len(state)
-        return type(state)(frozen(item, other) for item, other in zip(state, others, strict=True))
+        others = before if isinstance(before, list | tuple) else []
+        return type(state)(frozen(item, other) for item, other in zip_longest(state, others[: len(state)]))
     return state

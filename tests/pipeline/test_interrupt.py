@@ -1,0 +1,40 @@
+"""Signals are heard, kept for the next step, and passed on to whoever listened before."""
+
+import os
+import signal
+
+import pytest
+
+from unlearn.pipeline.interrupt import SIGNALS, Interrupted, Watch
+
+
+def test_a_signal_is_due_at_once_and_the_handlers_come_back():
+    before = [signal.getsignal(number) for number in SIGNALS]
+    with Watch(60) as watch:
+        assert not watch.due()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert watch.due()
+        with pytest.raises(Interrupted) as stopped:
+            watch.kept("here")
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_whoever_listened_before_hears_of_it_after_the_state_is_kept():
+    heard = []
+    before = signal.signal(signal.SIGUSR2, lambda number, frame: heard.append(number))
+    try:
+        with Watch(60) as watch:
+            os.kill(os.getpid(), signal.SIGUSR2)
+            assert heard == []
+            with pytest.raises(Interrupted):
+                watch.kept("here")
+        assert heard == [signal.SIGUSR2]
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+
+
+def test_time_makes_it_due_and_goes_on():
+    watch = Watch(1e-9)
+    assert watch.due()
+    watch.kept("here")  # nobody asked to stop

@@ -1,0 +1,109 @@
+"""Sweeps, as the command line runs them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from unlearn.pipeline.sweep import name_of, points, state_of
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = (
+    "dataset.train_size=96", "pretraining.epochs=1", "training.epochs=1", "measure.hessian_samples=0", "model=linear",
+    "logger.mode=disabled", "figures=false", "threads=1", "device=cpu",
+)  # fmt: skip
+
+
+def sweep(cwd, *words):
+    command = [sys.executable, "-m", "unlearn", *words, *TINY, "hydra.sweep.dir=out"]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env={**_environment(), "COLUMNS": "200"})
+
+
+def _environment():
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def folders(cwd):
+    return sorted(path.name for path in (cwd / "out").iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def test_points_are_named_done_skipped_and_retried(tmp_path):
+    """One sweep from its plan to its end, with a point that fails and one that diverges."""
+    words = ("--multirun", "seed=0,1", "forget=points", "forget.count=10,96")
+    refused = sweep(tmp_path, "--plan", *words[1:])
+    assert (refused.returncode, refused.stderr.count("error: forget.count=96")) == (2, 1)
+    planned = sweep(tmp_path, "--plan", "seed=0,1", "forget=points")
+    assert planned.returncode == 0
+    assert not (tmp_path / "out").exists()
+    assert "points" in planned.stdout
+
+    first = sweep(tmp_path, *words)
+    assert first.returncode == 1
+    assert folders(tmp_path) == [f"forget.count={n},seed={s}" for n in (10, 96) for s in (0, 1)]
+    failed = json.loads((tmp_path / "out" / "forget.count=96,seed=0" / "failed.json").read_text())
+    assert failed["error"] == "forget.count=96: must lie between 1 and 95, so that some points stay"
+    assert f"failed: forget.count=96,seed=1: {failed['error']}" in first.stdout
+    assert "completed" in first.stdout
+
+    steps = tmp_path / "out" / "forget.count=10,seed=0" / "steps.csv"
+    before = steps.stat().st_mtime_ns
+    second = sweep(tmp_path, "--multirun", "seed=0,1", "forget=points", "forget.count=10,11")
+    assert second.returncode == 0
+    assert "4 points, 2 done already" in second.stderr + second.stdout
+    assert steps.stat().st_mtime_ns == before
+
+    other = sweep(tmp_path, *words[:-1], "forget.count=10", "optimizer.lr=1e30")
+    assert other.returncode == 1
+    assert "optimizer.lr is 0.01 there" in other.stdout
+    assert steps.stat().st_mtime_ns == before
+
+
+def test_a_diverged_point_is_told_by_exit_code_3(tmp_path):
+    done = sweep(tmp_path, "--multirun", "optimizer.lr=0.01,1e38", "pretraining.epochs=0")
+    assert done.returncode == 3
+    assert state_of(tmp_path / "out" / "optimizer.lr=1e+38") == "diverged"
+    assert state_of(tmp_path / "out" / "optimizer.lr=0.01") == "completed"
+
+
+def test_a_typo_is_told_before_anything_runs(tmp_path):
+    done = sweep(tmp_path, "--multirun", "seed=0,1", "penalty=sd,nosuch")
+    assert done.returncode == 2
+    assert done.stderr.count("error:") == 1
+    assert not (tmp_path / "out").exists() or folders(tmp_path) == []
+
+
+def test_two_at_once_compute_no_point_twice(tmp_path):
+    words = [sys.executable, "-m", "unlearn", "--multirun", "seed=0,1,2,3,4,5", *TINY, "hydra.sweep.dir=out"]
+    both = [subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                             env=_environment()) for _ in range(2)]  # fmt: skip
+    told = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    for seed in range(6):
+        assert sum(text.count(f"seed={seed}: M") for text in told) == 1
+        assert len(pd.read_csv(tmp_path / "out" / f"seed={seed}" / "steps.csv").step.unique()) == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        (["seed=1", "penalty.gamma=5"], "penalty.gamma=5,seed=1"),
+        (["sweep=gammas", "hydra.launcher.n_jobs=2", "seed=1"], "seed=1"),
+        (["sweep=gammas"], "run"),
+    ],
+)
+def test_names(overrides, name):
+    assert name_of(overrides) == name
+
+
+def test_names_are_safe_and_apart():
+    strange = ["dataset.root=/a/b c", "dataset.root=/a/b_c", "forget.indices=[1,2]", "forget.indices=[1_2]"]
+    strange.append("x=" + "y" * 400)
+    names = [name_of([text]) for text in strange]
+    assert len(set(names)) == len(names)
+    assert all("/" not in name and len(name) < 255 for name in names)
+    (point,) = points([["seed=1", "model=mlp"]], {"seed"})
+    assert point.overrides[-1] == "hydra.sweep.subdir='seed=1'"

@@ -1,0 +1,172 @@
+"""The store: whole entries or none, one worker at a time, damage found."""
+
+import json
+import threading
+
+import pytest
+import torch
+
+from unlearn.store.__main__ import main
+from unlearn.store.entries import Alone, Store, key_of
+from unlearn.store.files import Damaged, from_bytes, to_bytes
+from unlearn.values.errors import UserError
+
+CPU = torch.device("cpu")
+INPUTS = {"seed": 0, "nested": {"lr": 0.1}}
+STATE = {"weights": torch.arange(3.0), "rows": [{"v": 0.1, "none": None}], "pair": (1, 2.5), "name": "x"}
+
+
+def get(store, compute=lambda slot: STATE, user="run"):
+    return store.get("pair", INPUTS, compute, CPU, user)
+
+
+def fail(slot):
+    raise AssertionError("computed again")
+
+
+def test_what_was_written_is_read(tmp_path):
+    store = Store(tmp_path)
+    assert get(store)[1] is False
+    state, found = get(store, fail)
+    assert found
+    assert state["weights"].equal(STATE["weights"])
+    assert {**state, "weights": 0} == {**STATE, "weights": 0}
+    record = json.loads((store.folder("pair", key_of(INPUTS)) / "entry.json").read_text())
+    assert record["inputs"] == INPUTS
+
+
+def test_the_key_depends_on_the_values_alone():
+    assert key_of({"a": 1, "b": 2}) == key_of({"b": 2, "a": 1})
+    assert len({key_of({"a": value}) for value in (0, 1, 1.5, "1", None, True)}) == 6
+
+
+@pytest.mark.parametrize("file", ["state.pt", "entry.json"])
+@pytest.mark.parametrize("damage", ["cut", "flip", "gone"])
+def test_damage_is_found(tmp_path, file, damage, caplog, capsys):
+    store = Store(tmp_path)
+    get(store)
+    path = store.folder("pair", key_of(INPUTS)) / file
+    content = path.read_bytes()
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(content[:-5] if damage == "cut" else content.replace(content[20:24], b"\0\1\2\3"))
+    assert main(["verify", "--root", str(tmp_path)]) == 1
+    assert "damaged" in capsys.readouterr().out
+    calls = []
+    assert get(store, lambda slot: calls.append(1) or STATE)[1] is False
+    assert calls == [1]
+    assert "damaged" in caplog.text
+    assert get(store, fail)[1]
+    assert main(["verify", "--root", str(tmp_path)]) == 0
+
+
+def test_nothing_is_unpickled(tmp_path):
+    import pickle
+
+    with pytest.raises(Damaged):
+        from_bytes(pickle.dumps({"a": 1}), CPU)
+    with pytest.raises(Damaged):
+        from_bytes(to_bytes({"a": threading.Lock}), CPU)
+
+
+def test_a_failed_computation_leaves_nothing(tmp_path):
+    store = Store(tmp_path)
+
+    def compute(slot):
+        raise UserError("no")
+
+    with pytest.raises(UserError):
+        get(store, compute)
+    assert not store.folder("pair", key_of(INPUTS)).exists()
+    assert get(store)[1] is False
+
+
+def test_what_a_dead_worker_left_is_cleaned_up(tmp_path):
+    store = Store(tmp_path)
+    folder = store.folder("pair", key_of(INPUTS))
+    (folder.parent / f".{folder.name}.part").mkdir(parents=True)
+    (folder.parent / f".{folder.name}.part" / "state.pt").write_bytes(b"half")
+    get(store)
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_two_that_want_the_same_compute_it_once(tmp_path):
+    store, computed, results = Store(tmp_path), [], []
+    inside = threading.Barrier(2, timeout=30)
+
+    def slow(slot):
+        inside.wait()  # the other has been started
+        computed.append(1)
+        return STATE
+
+    def first():
+        results.append(get(store, slow)[1])
+
+    def second():
+        inside.wait()
+        results.append(get(store, fail)[1])
+
+    threads = [threading.Thread(target=each) for each in (first, second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert computed == [1]
+    assert sorted(results) == [False, True]
+
+
+@pytest.mark.parametrize("store", [Store, Alone])
+def test_a_partial_state_is_gone_on_with_and_then_gone(tmp_path, store):
+    place = store(tmp_path)
+
+    def stop(slot):
+        slot.write_partial({"taken": 3})
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        get(place, stop)
+    assert get(place, lambda slot: slot.read_partial(CPU))[0] == {"taken": 3}
+    assert get(place, lambda slot: slot.read_partial(CPU) or "none")[0] in ({"taken": 3}, "none")
+    assert not [path for path in tmp_path.rglob("*.pt") if path.name != "state.pt"]
+
+
+def test_a_damaged_partial_state_is_dropped(tmp_path, caplog):
+    place = Alone(tmp_path)
+
+    def cut(slot):
+        slot.write_partial({"taken": 3})
+        slot.partial.write_bytes(slot.partial.read_bytes()[:-3])
+        return slot.read_partial(CPU)
+
+    assert get(place, cut)[0] is None
+    assert "starting from the beginning" in caplog.text
+
+
+def test_prune_keeps_what_runs_have_used(tmp_path, capsys):
+    run = tmp_path / "run"
+    run.mkdir()
+    store = Store(tmp_path / "store")
+    get(store, user=str(run))
+    store.get("pair", {"other": 1}, lambda slot: STATE, CPU, str(tmp_path / "gone"))
+    root = ["--root", str(tmp_path / "store")]
+    assert main(["ls", *root]) == 0
+    assert "2 entries" in capsys.readouterr().out
+    assert main(["prune", "--days", "1", *root]) == 0
+    assert "removed 0" in capsys.readouterr().out
+    assert main(["prune", *root]) == 0
+    assert "removed 1" in capsys.readouterr().out
+    assert get(store, fail)[1]
+    assert main(["prune", "--all", *root]) == 0
+    assert get(store)[1] is False
+
+
+def test_no_store_is_one_line(tmp_path, capsys):
+    assert main(["ls", "--root", str(tmp_path / "none")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_store_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"store.root=.*cannot be written"):
+        get(Store(tmp_path / "file" / "store"))
