@@ -56,7 +56,7 @@ def test_points_are_named_done_skipped_and_retried(tmp_path):
     assert "4 points, 2 done already" in second.stderr + second.stdout
     assert steps.stat().st_mtime_ns == before
 
-    other = sweep(tmp_path, *words[:-1], "forget.count=10", "optimizer.lr=1e30")
+    other = sweep(tmp_path, *words[:-1], "forget.count=10,11", "optimizer.lr=1e30")
     assert other.returncode == 1
     assert "optimizer.lr is 0.01 there" in other.stdout
     assert steps.stat().st_mtime_ns == before
