@@ -115,6 +115,14 @@ class Measure:
 
 
 @dataclass
+class Store:
+    """What is computed once and kept between runs."""
+
+    root: str = MISSING
+    enabled: bool = MISSING
+
+
+@dataclass
 class Config:
     """A run."""
 
@@ -131,6 +139,7 @@ class Config:
     method: Any = MISSING
     curvature: Any = MISSING
     measure: Measure = field(default_factory=Measure)
+    store: Store = field(default_factory=Store)
     logger: Any = MISSING
     seed: int = MISSING
     device: str = MISSING  # auto | cpu | cuda | cuda:1
