@@ -1,4 +1,4 @@
-"""scikit-learn's logistic regression and our SGD on the same features and split of Rotten Tomatoes, and of IMDB reviews.
+"""scikit-learn's logistic regression and our SGD on the same features and split: Rotten Tomatoes, IMDB reviews.
 
 Run from the root: python scripts/text_baseline.py [FOLDER with IMDB's train.csv and test.csv]
 """

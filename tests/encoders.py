@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from transformers import BertConfig, BertModel, BertTokenizer
 
-WORDS = "a bad good dull film great plot awful lovely the was and not very".split()
+WORDS = ["a", "bad", "good", "dull", "film", "great", "plot", "awful", "lovely", "the", "was", "and", "not", "very"]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 GOOD, BAD = (
     ("the film was great", "a lovely plot", "very good"),
