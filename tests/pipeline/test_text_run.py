@@ -54,14 +54,17 @@ def entries(tmp_path):
 
 @pytest.mark.parametrize("model", ["bert_linear", "minilm_linear", "bert_finetune", "minilm_finetune"])
 def test_the_main_job_holds_for_text(textual, tmp_path, model):
-    summary = run(textual(model, "figures=true", "measure.every=1", "penalty.gamma=5"), tmp_path / "run")
+    summary = run(
+        textual(model, f"figures={model.startswith('minilm')}", "measure.every=4", "penalty.gamma=5"), tmp_path / "run"
+    )
     steps = pd.read_csv(tmp_path / "run" / "steps.csv")
-    assert len(steps) == 8
+    assert steps.step.tolist() == [4, 8]
     assert steps.sigma.notna().all()
     assert (steps.sigma > 0).all()
     assert summary["verification_error"] > 0
     assert summary["noop_distance"] > 0
-    assert {path.name for path in (tmp_path / "run" / "figures").iterdir()} >= {"errors.png", "accuracy.png"}
+    if model.startswith("minilm"):
+        assert {path.name for path in (tmp_path / "run" / "figures").iterdir()} >= {"errors.png", "accuracy.png"}
 
 
 @pytest.mark.parametrize("model", ["bert_linear", "minilm_finetune"])
@@ -84,15 +87,16 @@ def test_dropout_is_drawn_in_training_from_the_runs_seed(textual, tmp_path):
 
 
 def test_measuring_changes_nothing(textual, tmp_path):
-    for every in (1, 1000):
+    for every in (3, 1000):
         extra = ("training.save_weights=true", f"measure.every={every}")
         run(textual("minilm_finetune", *extra), tmp_path / str(every))
-    often, never = (weights(tmp_path / every, "original") for every in ("1", "1000"))
+    often, never = (weights(tmp_path / every, "original") for every in ("3", "1000"))
     assert all(torch.equal(often[name], never[name]) for name in often)
 
 
-@pytest.mark.parametrize("forget", ["class", "points", "batch"])
-@pytest.mark.parametrize("method", ["single_gradient", "krylov", "gradient_ascent", "finetune"])
+@pytest.mark.parametrize(
+    ("method", "forget"), [("krylov", "class"), ("gradient_ascent", "points"), ("finetune", "batch")]
+)
 def test_methods_and_forget_sets_take_features(textual, tmp_path, method, forget):
     summary = run(textual("minilm_linear", f"method={method}", f"forget={forget}"), tmp_path / "run")
     assert summary["status"] == "completed"
