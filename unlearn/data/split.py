@@ -1,4 +1,4 @@
-"""Images on the device as one uint8 tensor, turned into network inputs a batch at a time."""
+"""Points on the device as one tensor, turned into network inputs a batch at a time."""
 
 import hashlib
 from dataclasses import dataclass, replace
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from unlearn.data.augmentation import Augmentation, Draws, augment
+from unlearn.data.text import Texts
 from unlearn.values.errors import UserError
 from unlearn.values.streams import generator
 
@@ -17,10 +18,11 @@ class Split:
     """Points with labels: the training or the test set.
 
     Attributes:
-        inputs: raw values, uint8 images (n, channels, height, width) or float features (n, d).
+        inputs: raw values, uint8 images (n, channels, height, width), float features (n, d), or int64 token ids
+            (n, length), which reach the network as they are.
         labels: class of each point, int64, shape (n,).
-        mean: what is subtracted, in raw units; broadcasts over a batch of inputs.
-        std: what is divided by, in raw units; broadcasts over a batch of inputs.
+        mean: what is subtracted, in raw units; broadcasts over a batch of inputs. Not looked at for token ids.
+        std: what is divided by, in raw units; broadcasts over a batch of inputs. Not looked at for token ids.
     """
 
     inputs: Tensor
@@ -66,9 +68,11 @@ class Split:
             draws: crops and flips of *all* points of this split (a point's draw does not depend on its batch).
 
         Returns:
-            Floating-point inputs, shape (b, *shape).
+            Floating-point inputs, or token ids, shape (b, *shape).
         """
         raw = self.inputs[indices]
+        if raw.dtype == torch.int64:  # token ids name rows of a table: neither crops nor scales mean anything
+            return raw
         if draws is not None:
             raw = augment(raw, draws.take(indices))
         return (raw - self.mean) / self.std
@@ -82,7 +86,8 @@ class Split:
         digest = hashlib.sha256()
         for part in (self.inputs, self.labels):
             digest.update(f"{part.dtype}{tuple(part.shape)}".encode())
-            digest.update(part.cpu().contiguous().numpy().tobytes())
+            # the array itself, not its bytes: features may be mapped from a file that is larger than memory
+            digest.update(part.cpu().contiguous().numpy().data)
         return digest.hexdigest()
 
 
@@ -125,7 +130,7 @@ class Dataset(Protocol):
         """What may be drawn for a training point."""
         ...
 
-    def load(self, seed: int) -> Data:
+    def load(self, seed: int) -> Data | Texts:
         """Read both parts; the seed chooses the points of `dataset.train_size`."""
         ...
 

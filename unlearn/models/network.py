@@ -48,12 +48,14 @@ class Network:
         return self.layout.flatten(dict(self.module.named_parameters()))
 
     def initial_buffers(self) -> Buffers:
-        """Copy the buffers that the module was built with.
+        """Copy the buffers that the module was built with, but for those that it does not save: they are constants.
 
         Returns:
             Name to new tensor.
         """
-        return {name: buffer.clone() for name, buffer in self.module.named_buffers()}
+        # a transformer's position numbers are such constants; taken for state, they would pass for BatchNorm's
+        saved = self.module.state_dict().keys()
+        return {name: buffer.clone() for name, buffer in self.module.named_buffers() if name in saved}
 
     def logits(self, weights: Tensor, buffers: Buffers, inputs: Tensor, *, train: bool) -> Tensor:
         """Run the network.

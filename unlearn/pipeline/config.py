@@ -115,7 +115,7 @@ class Measure:
 
 
 @dataclass
-class Sharing:
+class Store:
     """What runs share on disk."""
 
     root: str = MISSING
@@ -147,7 +147,7 @@ class Config:
     method: Any = MISSING
     curvature: Any = MISSING
     measure: Measure = field(default_factory=Measure)
-    store: Sharing = field(default_factory=Sharing)
+    store: Store = field(default_factory=Store)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     logger: Any = MISSING
     seed: int = MISSING

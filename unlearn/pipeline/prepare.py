@@ -1,6 +1,7 @@
 """Everything that can be wrong with a run is found here, before anything is written."""
 
 from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -13,7 +14,8 @@ from unlearn.log.wandb_sink import WandbSettings
 from unlearn.methods.method import Method
 from unlearn.models.network import Network
 from unlearn.pipeline.build import build
-from unlearn.pipeline.config import Config
+from unlearn.pipeline.config import Config, Store
+from unlearn.pipeline.encode import encode
 from unlearn.train.hessian import Sample, chunk_for, sample_points
 from unlearn.train.learner import Momentum
 from unlearn.train.loop import Recipe
@@ -87,7 +89,8 @@ def prepare(cfg: DictConfig) -> Prepared:
     if config.measure.krylov and config.measure.hessian_samples:
         records |= {"visits"}
     device = pick_device(config.device)
-    data = parts["dataset"].load(config.seed)
+    loaded = parts["dataset"].load(config.seed)
+    data = encode(loaded, parts["dataset"].name, parts["model"], feature_folder(config.store), device)
     for key, phase in (("pretraining", config.pretraining), ("training", config.training)):
         if not 1 <= phase.batch_size <= len(data.train):
             raise UserError(
@@ -174,6 +177,18 @@ def pick_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"device={name}: torch sees {torch.cuda.device_count()} CUDA devices here; try device=cpu")
     return device
+
+
+def feature_folder(store: Store) -> Path | None:
+    """Say where features of texts are kept.
+
+    Args:
+        store: its settings.
+
+    Returns:
+        The folder, or None where nothing is kept.
+    """
+    return Path(store.root).expanduser() / "features" if store.enabled else None
 
 
 def _check(config: Config) -> None:

@@ -10,6 +10,7 @@ import torch
 
 STREAMS = (
     "init",  # initial weights
+    "split",  # which points of a data set without a published split are for testing
     "subset",  # dataset.train_size
     "order",  # the batches of each epoch
     "augmentation",  # crops and flips of each epoch

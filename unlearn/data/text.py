@@ -1,0 +1,119 @@
+"""Texts with labels, as a data set holds them before a model's encoder turns them into tensors."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unlearn.values.errors import UserError
+from unlearn.values.streams import generator
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Texts with labels: the training or the test set.
+
+    Attributes:
+        texts: n of them; an empty one is a point like any other.
+        labels: class of each, int64, shape (n,).
+    """
+
+    texts: tuple[str, ...]
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, indices: Tensor) -> "Labelled":
+        """Keep some of the texts.
+
+        Args:
+            indices: int64, shape (k,).
+
+        Returns:
+            k texts with their labels.
+        """
+        return Labelled(tuple(self.texts[i] for i in indices.tolist()), self.labels[indices])
+
+    def fingerprint(self) -> str:
+        """Hash the texts, not the labels: what an encoder makes of a text does not depend on its class.
+
+        Returns:
+            64 hexadecimal digits, the SHA-256 of lengths and UTF-8 bytes; surrogates count as what they are.
+        """
+        digest = hashlib.sha256()
+        for text in self.texts:
+            data = text.encode("utf-8", "surrogatepass")
+            digest.update(len(data).to_bytes(8, "big"))
+            digest.update(data)
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Texts:
+    """A loaded data set of texts.
+
+    Attributes:
+        train: D.
+        test: held-out texts.
+        num_classes: how many classes labels may name.
+    """
+
+    train: Labelled
+    test: Labelled
+    num_classes: int
+
+
+def labelled(texts: Sequence[str], labels: Sequence[int], num_classes: int, where: str) -> Labelled:
+    """Check labels and put them beside their texts.
+
+    Args:
+        texts: n texts.
+        labels: n classes.
+        num_classes: how many there must be.
+        where: what was read, for messages.
+
+    Returns:
+        The texts with their labels.
+
+    Raises:
+        UserError: a label is out of range, or a class has no text.
+    """
+    for row, label in enumerate(labels):
+        if not 0 <= label < num_classes:
+            raise UserError(
+                f"{where}: row {row} has the label {label}; labels must lie between 0 and {num_classes - 1}"
+            )
+    absent = sorted(set(range(num_classes)) - set(labels))
+    if absent:
+        raise UserError(
+            f"{where}: no text has the label {absent[0]}; every class from 0 to {num_classes - 1} must occur"
+        )
+    return Labelled(tuple(texts), torch.tensor(labels, dtype=torch.int64))
+
+
+def some(part: Labelled, size: int | None, key: str, seed: int, part_number: int) -> Labelled:
+    """Take a seeded subset that keeps the stored order.
+
+    Args:
+        part: the whole part.
+        size: how many texts; None keeps all.
+        key: the config key, for the message.
+        seed: the run's seed; the draw comes from the stream "subset".
+        part_number: 0 for training, 1 for testing, so that their draws differ.
+
+    Returns:
+        The part, or `size` texts of it.
+
+    Raises:
+        UserError: there are fewer texts than `size`, or `size` is below 1.
+    """
+    if size is None:
+        return part
+    if not 1 <= size <= len(part):
+        raise UserError(f"{key}={size}: must lie between 1 and the {len(part)} texts of this part")
+    keys = (part_number,) if part_number else ()
+    drawn = torch.randperm(len(part), generator=generator(seed, "subset", *keys))[:size]
+    return part.take(drawn.sort().values)
