@@ -22,6 +22,7 @@ FLOORS = {
     "records": 3,
     "log": 3,
     "figures": 3,
+    "results": 3,
     "pipeline": 4,
     "__main__": 4,
 }
