@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 export WANDB_SILENT := true
 
-.PHONY: help setup demo test lint format lock clean
+.PHONY: help setup demo test wandb-sync lint format lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -27,6 +27,9 @@ demo: $(STAMP) ## the main job on embedded data: digits, a small CNN, single-gra
 
 test: $(STAMP) ## run the tests, on CPU and without network
 	$(BIN)/python -m pytest
+
+wandb-sync: $(STAMP) ## upload the offline W&B runs under outputs/ (log in first: .venv/bin/wandb login)
+	@$(BIN)/python scripts/wandb_sync.py outputs
 
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .
