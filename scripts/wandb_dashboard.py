@@ -25,12 +25,15 @@ LOGGED = frozenset(
     + [f"correlations/{name}/spearman_differences" for name in (*ERRORS, *NULL_PROXIES)]
 )
 # section: (title, kind, x, y), x and y keys of the summary, or of the config after "config:"; a line's are columns
-PANELS: dict[str, list[tuple[str, str, str, tuple[str, ...]]]] = {
+Panel = tuple[str, str, str, tuple[str, ...]]
+PANELS: dict[str, list[Panel]] = {
     "v against e": [
-        (f"v against {name.removeprefix('unlearning_error_')}", "scatter", name, ("verification_error",))
-        for name in ERRORS
-    ]
-    + [("v against the step count, which needs no theory", "scatter", "step", ("verification_error",))],
+        *(
+            (f"v against {name.removeprefix('unlearning_error_')}", "scatter", name, ("verification_error",))
+            for name in ERRORS
+        ),
+        ("v against the step count, which needs no theory", "scatter", "step", ("verification_error",)),
+    ],
     "v against gamma": [
         ("v", "scatter", "config:penalty.gamma", ("verification_error",)),
         ("v / no-op", "scatter", "config:penalty.gamma", ("ratio",)),

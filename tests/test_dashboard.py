@@ -12,10 +12,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def dashboard(*arguments, home):
-    return subprocess.run(
-        [sys.executable, str(ROOT / "scripts/wandb_dashboard.py"), *arguments],
-        cwd=home, env={"PATH": "/usr/bin:/bin", "HOME": str(home), "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
-    )  # fmt: skip
+    bare = {"PATH": "/usr/bin:/bin", "HOME": str(home), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(ROOT / "scripts/wandb_dashboard.py"), *arguments]
+    return subprocess.run(command, cwd=home, env=bare, capture_output=True, text=True)
 
 
 def test_the_spec_is_whole(tmp_path):
