@@ -3,9 +3,11 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+RAY := .venv-ray
+LOCKING := --universal --python-version 3.11 --generate-hashes --quiet
 export WANDB_SILENT := true
 
-.PHONY: help setup demo demo-text test lint format lock clean
+.PHONY: help setup demo demo-text test test-launchers wandb-sync lint format lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -33,6 +35,22 @@ demo-text: $(STAMP) ## the same on film critics' snippets: a frozen MiniLM and a
 test: $(STAMP) ## run the tests, on CPU and without network
 	$(BIN)/python -m pytest
 
+# the Slurm is a real one, on loopback; without root or its packages the table says so
+test-launchers: $(STAMP) $(RAY)/.installed ## run one sweep through every launcher and compare the results
+	@export LOCAL_SLURM=$$(mktemp -d)/slurm; trap 'scripts/local_slurm.sh down' EXIT; eval "$$(scripts/local_slurm.sh up)"; \
+		$(BIN)/python scripts/test_launchers.py --only joblib submitit_local slurm
+	$(RAY)/bin/python scripts/test_launchers.py --only ray --out outputs/test_launchers_ray
+
+$(RAY)/.installed: requirements-ray.lock $(STAMP)
+	@echo "setting up $(RAY) (once; about 6 GB)"
+	@test -x $(RAY)/bin/python || $(BIN)/python -m venv $(RAY)
+	@$(BIN)/uv pip install --quiet --python $(RAY)/bin/python --require-hashes -r requirements-ray.lock
+	@$(BIN)/uv pip install --quiet --python $(RAY)/bin/python --no-deps --editable .
+	@touch $@
+
+wandb-sync: $(STAMP) ## upload the offline W&B runs under outputs/ (log in first: .venv/bin/wandb login)
+	@$(BIN)/python scripts/wandb_sync.py outputs
+
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -43,7 +61,8 @@ format: $(STAMP) ## let ruff lay out the code
 	$(BIN)/ruff format .
 
 lock: $(STAMP) ## resolve pyproject.toml anew
-	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --quiet -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra dashboard $(LOCKING) -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra ray $(LOCKING) -o requirements-ray.lock
 
 clean: ## remove what the tools left behind; outputs/ stays
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build *.egg-info
+	rm -rf .venv $(RAY) .pytest_cache .mypy_cache .ruff_cache build *.egg-info

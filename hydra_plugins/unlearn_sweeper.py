@@ -15,6 +15,7 @@ class PointsConf:
 
     _target_: str = "hydra_plugins.unlearn_sweeper.Points"
     params: dict[str, str] | None = None  # a grid: key to comma-separated values; the command line goes before it
+    max_batch_size: int | None = None  # points that the launcher is given at once; None: all
     plan: bool = False  # `--plan`: say what would be done, and do nothing
 
 
@@ -24,8 +25,10 @@ ConfigStore.instance().store(group="hydra/sweeper", name="points", node=PointsCo
 class Points(BasicSweeper):
     """Every combination of the values, each in a folder named by its overrides."""
 
-    def __init__(self, params: dict[str, str] | None = None, plan: bool = False) -> None:
-        super().__init__(max_batch_size=None, params=params)
+    def __init__(
+        self, params: dict[str, str] | None = None, max_batch_size: int | None = None, plan: bool = False
+    ) -> None:
+        super().__init__(max_batch_size=max_batch_size, params=params)
         self.plan = plan
 
     def sweep(self, arguments: list[str]) -> Any:
@@ -57,4 +60,4 @@ class Points(BasicSweeper):
         same = sweep.same_base(folder, [text for text in arguments if text.partition("=")[0] not in varied])
         todo = [point for point in points if not (same and sweep.state_of(folder / point.name) in sweep.DONE)]
         self.validate_batch_is_legal([point.overrides for point in todo])
-        return sweep.conduct(points, todo, folder, self.launcher.launch)
+        return sweep.conduct(points, todo, folder, self.launcher.launch, self.max_batch_size)

@@ -23,6 +23,7 @@ FLOORS = {
     "log": 3,
     "figures": 3,
     "store": 3,
+    "results": 3,
     "pipeline": 4,
     "__main__": 4,
 }

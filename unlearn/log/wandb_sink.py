@@ -1,6 +1,10 @@
 """Weights & Biases as a sink. `import wandb` waits until a run asks for it: it costs a second."""
 
+import hashlib
 import logging
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +18,8 @@ if TYPE_CHECKING:
     import wandb
 
 MODES = ("online", "offline", "disabled")
+# seconds that a server may keep a run waiting at its start and at its end, where W&B would wait for ever
+PATIENCE = {"WANDB_INIT_TIMEOUT": 30.0, "WANDB_FINISH_TIMEOUT": 120.0}
 logger = logging.getLogger(__name__)
 
 
@@ -25,7 +31,7 @@ class WandbSettings:
         mode: `offline` writes files that `wandb sync` can send later, and needs neither network nor account; `online`
             sends them at once; `disabled` leaves W&B out.
         project: the project's name.
-        group: runs that belong together; None leaves it to the pipeline.
+        group: runs that belong together; None leaves it to the pipeline, to which a sweep is one group.
         job_type: the kind of run; None leaves it to the pipeline.
         tags: words to find the run by.
         name: the run's name; None leaves it to the pipeline.
@@ -58,15 +64,21 @@ class WandbSettings:
         group: str | None = None,
         job_type: str | None = None,
         name: str | None = None,
+        resumed: bool = False,
     ) -> Sink:
         """Start a W&B run.
+
+        Its id is `run_id(folder, group of the settings)`, or WANDB_RUN_ID of the environment, which W&B's sweeps agent
+        sets: a run that goes on stays one run, and one that starts again takes the place of its former attempt. Where
+        no server answers, the run is kept offline.
 
         Args:
             folder: the run's folder; W&B writes to `wandb/` in it.
             config: the resolved config, in plain types.
             group: used where the settings name none.
             job_type: used where the settings name none.
-            name: used where the settings name none.
+            name: used where the settings name none; W&B takes 128 characters of it.
+            resumed: the run goes on from a checkpoint and adds to what was logged; False starts its log afresh.
 
         Returns:
             The sink; one that keeps nothing where the mode is `disabled` or W&B fails.
@@ -75,32 +87,48 @@ class WandbSettings:
             return Sink()
         import wandb
 
-        try:
-            run = wandb.init(
-                dir=str(folder),
-                mode=self.mode,  # type: ignore[arg-type]
-                project=self.project,
-                group=self.group or group,
-                job_type=self.job_type or job_type,
-                tags=list(self.tags),
-                name=self.name or name,
-                entity=self.entity,
-                config=dict(config),
-                reinit="create_new",  # the jobs of a multirun share one process
-                save_code=False,
-                settings=wandb.Settings(silent=True, console="off", disable_git=True, disable_code=True),
-            )
-        except Exception as error:
-            _only_from_wandb(error)
-            return Sink()
-        return WandbSink(run)
+        own = run_id(folder, self.group)
+        for mode in dict.fromkeys((self.mode, "offline")):
+            try:
+                start, end = (float(os.environ.get(name, seconds)) for name, seconds in PATIENCE.items())
+                if not resumed:
+                    _forget(folder, own)
+                run = wandb.init(
+                    dir=str(folder),
+                    mode=mode,  # type: ignore[arg-type]
+                    project=self.project,
+                    group=self.group or group,
+                    job_type=self.job_type or job_type,
+                    tags=list(self.tags),
+                    name=(self.name or name or "")[:128] or None,
+                    entity=self.entity,
+                    id=None if "WANDB_RUN_ID" in os.environ else own,
+                    resume="allow" if resumed else None,  # None: what a server has under this id is replaced
+                    config=dict(config),
+                    reinit="create_new",  # the jobs of a multirun share one process
+                    save_code=False,
+                    settings=wandb.Settings(
+                        silent=True,
+                        console="off",
+                        disable_git=True,
+                        disable_code=True,
+                        init_timeout=start,
+                        finish_timeout=end,
+                    ),
+                )
+                return WandbSink(run, Path(run.settings.sync_dir))
+            except Exception as error:
+                _only_from_wandb(error, then="without it" if mode == "offline" else "with W&B offline")
+                _renew()
+        return Sink()
 
 
 class WandbSink(Sink):
     """A W&B run. The first failure inside W&B is told as a warning; from then on the sink is quiet, the run goes on."""
 
-    def __init__(self, run: "wandb.Run") -> None:
+    def __init__(self, run: "wandb.Run", written: Path | None = None) -> None:
         self._run = run
+        self._written = written
         self._open = True
         self._quiet = False
         self._try(self._define)
@@ -148,6 +176,12 @@ class WandbSink(Sink):
         if self._open:
             self._open = False
             self._try(lambda: self._run.finish(exit_code), when_quiet=True)
+            if self._quiet:
+                _renew()
+            elif self._written is not None:
+                reason = lost(self._written)
+                if reason:
+                    logger.warning("W&B lost records (%s); the run's own files are complete", reason)
 
     def _try(self, call: Callable[[], object], when_quiet: bool = False) -> None:
         if self._quiet and not when_quiet:
@@ -181,7 +215,59 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _only_from_wandb(error: Exception, told: bool = False) -> None:
+def lost(written: Path) -> str | None:
+    """Find out whether W&B lost records for want of room: its process tells its own log at most.
+
+    Args:
+        written: W&B's folder of the run.
+
+    Returns:
+        The reason, or None where nothing speaks of a loss.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=written) as probe:
+            probe.write(bytes(4096))  # a full disk takes no log either
+        with (written / "logs" / "debug-internal.log").open(encoding="utf-8", errors="replace") as lines:
+            failed = next((line for line in lines if "failed to save record" in line), None)
+    except OSError as error:
+        return f"{error.strerror or error}"
+    return None if failed is None else failed.strip().rpartition(": ")[2].rstrip('"}')
+
+
+def run_id(folder: Path, group: str | None = None) -> str:
+    """Name a run for W&B by where it lies, so that every attempt at a point of a sweep is the same run.
+
+    Args:
+        folder: the run's folder; its name and that of the folder around it count, the rest of the path does not.
+        group: of the settings; tells two sweeps of one name apart.
+
+    Returns:
+        16 hexadecimal digits.
+
+    >>> run_id(Path("here/gammas/seed=0")) == run_id(Path("/there/gammas/seed=0")) != run_id(Path("gammas/seed=1"))
+    True
+    """
+    parts = "\0".join((group or "", *folder.absolute().parts[-2:]))
+    return hashlib.sha256(parts.encode()).hexdigest()[:16]
+
+
+def _forget(folder: Path, own: str) -> None:
+    """Take away what a former attempt at this run left to be synced: its rows are all measured again."""
+    for old in folder.glob(f"wandb/offline-run-*-{own}"):
+        shutil.rmtree(old)
+
+
+def _renew() -> None:
+    """Let the next run of this process have a W&B service of its own: a dead or a stuck one would refuse it."""
+    import wandb
+
+    try:
+        wandb.teardown()
+    except Exception as error:
+        _only_from_wandb(error, told=True)  # a dead service cannot even be told to end
+
+
+def _only_from_wandb(error: Exception, told: bool = False, then: str = "without it") -> None:
     """Let W&B's failures pass with a warning, and nothing else.
 
     W&B raises its own errors, the system's, pydantic's (ValueError), and some of its connection's that derive from
@@ -191,4 +277,4 @@ def _only_from_wandb(error: Exception, told: bool = False) -> None:
         raise error
     if not told:
         text = " ".join(str(error).split())
-        logger.warning("W&B failed (%s: %s); the run goes on without it", type(error).__name__, text)
+        logger.warning("W&B failed (%s: %s); the run goes on %s", type(error).__name__, text, then)

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 
-def labels(names: Mapping[str, str], folder: Path) -> dict[str, str]:
+def labels(names: Mapping[str, str], folder: Path) -> dict[str, Any]:
     """Name a run for W&B.
 
     Args:

@@ -145,7 +145,11 @@ def alone(folder: Path) -> Iterator[bool]:
 
 
 def conduct(
-    every: Sequence[Point], todo: Sequence[Point], folder: Path, launch: Callable[[Any, int], Any]
+    every: Sequence[Point],
+    todo: Sequence[Point],
+    folder: Path,
+    launch: Callable[[Any, int], Any],
+    at_once: int | None = None,
 ) -> list[Any]:
     """Launch points, wait for those that another sweep is at, and tell how each ended.
 
@@ -154,6 +158,7 @@ def conduct(
         todo: those that are not done.
         folder: of the sweep.
         launch: takes a list of overrides and the number of the first; a launcher.
+        at_once: how many points it is given at a time; None gives it all.
 
     Returns:
         What the launcher returned.
@@ -165,10 +170,12 @@ def conduct(
     logger.info("%s: %d points, %d done already", folder, len(every), len(every) - len(todo))
     left = list(todo)
     while left:
-        try:
-            returned.append(launch([point.overrides for point in left], 0))
-        except Exception as error:  # a worker died, say; what each point left behind tells which
-            logger.error("launcher: %s: %s", type(error).__name__, str(error).partition("\n")[0])
+        size = at_once or len(left)
+        for first in range(0, len(left), size):
+            try:
+                returned.append(launch([point.overrides for point in left[first : first + size]], first))
+            except Exception as error:  # a worker died, say; what each point left behind tells which
+                logger.error("launcher: %s: %s", type(error).__name__, str(error).partition("\n")[0])
         # a point that is still unfinished without a lock lost its worker; one with a lock has another sweep's
         left = [point for point in left if _wait(folder / point.name) and not _told(folder / point.name)]
     skipped = len(every) - len(todo)

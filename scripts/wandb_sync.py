@@ -1,0 +1,48 @@
+"""Upload the offline W&B runs below a folder; what was uploaded before is left out.
+
+    python scripts/wandb_sync.py [outputs]
+
+Attempts at one point of a sweep have one id and become one run. Exit code 2 where nobody is logged in.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import wandb
+
+
+def waiting(folder: Path) -> list[Path]:
+    """Give the offline runs that were not uploaded yet, oldest first."""
+    found = folder.glob("**/wandb/offline-run-*/*.wandb")
+    return sorted((path.parent for path in found if not Path(f"{path}.synced").exists()), key=lambda path: path.name)
+
+
+def main() -> int:
+    """Sync, and give the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("outputs"))
+    folder = parser.parse_args().folder
+    runs = waiting(folder)
+    if not runs:
+        print(f"{folder}: no offline W&B run waits to be uploaded")
+        return 0
+    if not wandb.login(prompt=False):
+        sys.stderr.write(
+            f"error: {len(runs)} offline runs under {folder}, but nobody is logged in: run `wandb login`, or set "
+            "WANDB_API_KEY (and WANDB_BASE_URL for a server of your own)\n"
+        )
+        return 2
+    talking = {key: value for key, value in os.environ.items() if key != "WANDB_SILENT"}
+    done = subprocess.run([sys.executable, "-m", "wandb", "sync", *map(str, runs)], env=talking)
+    left = len(waiting(folder))
+    if done.returncode or left:
+        sys.stderr.write(f"error: {left} of {len(runs)} runs were not uploaded; run it again once the server answers\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""One table of many runs, from their saved files."""
