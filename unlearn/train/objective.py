@@ -247,9 +247,7 @@ class Bound:
         parameters = [each for each in module.parameters() if each.requires_grad]
         return cls(objective, weights, module, parameters, torch.empty_like(weights), objective._drops)
 
-    def gradient(
-        self, indices: Tensor, inputs: Tensor, *, count: int, train: bool, step: int
-    ) -> tuple[Tensor, Tensor]:
+    def gradient(self, indices: Tensor, inputs: Tensor, *, count: int, train: bool, step: int) -> tuple[Tensor, Tensor]:
         """Give loss and gradient on some training points.
 
         Args:
