@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 export WANDB_SILENT := true
 
-.PHONY: help setup demo test lint format lock clean
+.PHONY: help setup demo bench test lint format lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -24,6 +24,9 @@ $(STAMP): requirements.lock pyproject.toml
 
 demo: $(STAMP) ## the main job on embedded data: digits, a small CNN, single-gradient unlearning
 	$(BIN)/python -m unlearn
+
+bench: $(STAMP) ## seconds of a measured step, by part; REFERENCE=DIR (and PYHESSIAN=DIR) beside the authors' code; BENCH="..." more
+	$(BIN)/python scripts/benchmark.py $(if $(REFERENCE),--reference $(REFERENCE)) $(if $(PYHESSIAN),--pyhessian $(PYHESSIAN)) $(BENCH)
 
 test: $(STAMP) ## run the tests, on CPU and without network
 	$(BIN)/python -m pytest

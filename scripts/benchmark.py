@@ -31,8 +31,8 @@ from unlearn.values.errors import UserError, at_least, choice
 PARTS = ("step", "sigma", "floor", "products", "growth")
 SGD = ("optimizer.momentum=0", "optimizer.weight_decay=0")
 MOMENTUM = ("optimizer.momentum=0.9", "optimizer.weight_decay=5e-4")
-# Hessian samples, measured steps, rounds of what is timed in turn, consecutive steps for the products
-CONFIGS = {"tiny": (32, 2, 1, 4), "small": (32, 4, 3, 50), "full": (512, 3, 3, 50)}
+# Hessian samples, measured steps, rounds of what is timed in turn, consecutive steps for the products and their samples
+CONFIGS = {"tiny": (32, 2, 1, 3, 32), "small": (32, 4, 3, 50, 512), "full": (512, 3, 3, 50, 512)}
 
 
 def arguments(given: list[str] | None) -> argparse.Namespace:
@@ -57,7 +57,7 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     for part in asked.parts:
         choice("--parts", part, PARTS)
     choice("--model", asked.model, ("resnet18", "cnn", "mlp", "linear"))
-    samples, steps, asked.rounds, asked.row = CONFIGS[asked.config]
+    samples, steps, asked.rounds, asked.row, asked.row_samples = CONFIGS[asked.config]
     asked.samples, asked.steps = asked.samples or samples, asked.steps or steps
     asked.threads = asked.threads or cpu_count()
     for name in ("batch", "samples", "threads", "truths"):
@@ -75,7 +75,8 @@ def worlds(asked: argparse.Namespace, folder: Path) -> tuple[World, list[World]]
     """Give the network that is compared, and the small ones beside it."""
     small = [digits("cnn"), digits("mlp")]
     if asked.model != "resnet18":
-        return digits(asked.model, f"training.batch_size={asked.batch}"), small[:1] if asked.config == "tiny" else small
+        own = digits(asked.model, f"training.batch_size={asked.batch}")
+        return own, [own] if asked.config == "tiny" else small
     size = max(asked.samples, asked.batch * (asked.steps + 1))
     root = images_at(asked.data, folder / "images", size)
     return images("resnet18", root, size, asked.batch, asked.threads), small
@@ -101,12 +102,12 @@ def measure(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
         found["sigma"] = one_sigma(main, asked.steps, asked.samples, asked.rounds, lr)
     if "floor" in given:
         found["floor"] = [
-            against_floor(world, asked.rounds * (4 if world is main else 10), 1 if world is main else 20, lr, *more)
+            against_floor(world, asked.rounds * (10 if world in small else 4), 20 if world in small else 1, lr, *more)
             for world in dict.fromkeys((main, *small))
             for more in (SGD, MOMENTUM)
         ]
     if "products" in given:
-        runs = [(world, 512) for world in small] + ([(main, 32)] if asked.config == "full" else [])
+        runs = [(world, asked.row_samples) for world in small] + ([(main, 32)] if asked.config == "full" else [])
         found["products"] = [
             products(world, asked.row, folder / f"{world.name} {more[0]}", 5, lr, f"measure.hessian_samples={n}", *more)
             for world, n in runs
