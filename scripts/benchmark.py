@@ -76,7 +76,7 @@ def worlds(asked: argparse.Namespace, folder: Path) -> tuple[World, list[World]]
     small = [digits("cnn"), digits("mlp")]
     if asked.model != "resnet18":
         own = digits(asked.model, f"training.batch_size={asked.batch}")
-        return own, [own] if asked.config == "tiny" else small
+        return own, [own] if asked.config == "tiny" else [own, *(world for world in small if world.name != own.name)]
     size = max(asked.samples, asked.batch * (asked.steps + 1))
     root = images_at(asked.data, folder / "images", size)
     return images("resnet18", root, size, asked.batch, asked.threads), small
