@@ -7,7 +7,7 @@ RAY := .venv-ray
 LOCKING := --universal --python-version 3.11 --generate-hashes --quiet
 export WANDB_SILENT := true
 
-.PHONY: help setup demo demo-text test test-launchers wandb-sync lint format lock clean
+.PHONY: help setup demo demo-text bench test test-launchers wandb-sync lint format lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -31,6 +31,9 @@ demo: $(STAMP) ## the main job on embedded data: digits, a small CNN, single-gra
 
 demo-text: $(STAMP) ## the same on film critics' snippets: a frozen MiniLM and a linear layer, no network
 	HF_HUB_OFFLINE=1 $(BIN)/python -m unlearn experiment=demo_text
+
+bench: $(STAMP) ## seconds of a measured step, by part; REFERENCE=DIR (and PYHESSIAN=DIR) beside the authors' code; BENCH="..." more
+	$(BIN)/python scripts/benchmark.py $(if $(REFERENCE),--reference $(REFERENCE)) $(if $(PYHESSIAN),--pyhessian $(PYHESSIAN)) $(BENCH)
 
 test: $(STAMP) ## run the tests, on CPU and without network
 	$(BIN)/python -m pytest

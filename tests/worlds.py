@@ -31,6 +31,15 @@ class Quadratic:
     def draws(self, epoch):
         return None
 
+    def inputs(self, indices, draws):
+        return None
+
+    def bind(self, weights, buffers):
+        def gradient(indices, inputs, **options):
+            return self.gradient(weights, buffers, indices, **options)
+
+        return SimpleNamespace(gradient=gradient)
+
     def gradient(self, weights, buffers, indices, *, draws=None, count=None, train=True, step=0):
         gradient = self.a @ weights - self.b[indices].mean(dim=0)
         if self.renormalise == "batch_size" and count is not None:

@@ -68,6 +68,8 @@ class SDPenalty(Penalty):
         Returns:
             A scalar.
         """
+        if not self.gamma:  # the default; a dozen small operations a pass would give 0
+            return logits.new_zeros(())
         spread = spread_of(logits).mean()
         return self.gamma * (spread / logits.shape[1] if self.normalisation == "per_class" else spread)
 

@@ -77,9 +77,10 @@ class Krylov:
         else:
             product = operator.matvec(self.basis[-1])
         self.diagonal.append(float(dot(product, self.basis[-1])))
+        product = product.clone()  # the operator may still hold it
         for _ in range(2):  # twice is enough to be orthogonal to working precision
             for vector in self.basis:
-                product = product - vector * dot(vector, product).to(product)
+                product.addcmul_(vector, -dot(vector, product).to(product))  # in place: no new vector of this size
         self.leftover = float(norm(product))
         scale = max(map(abs, self.diagonal + self.beside))
         tiny = torch.finfo(product.dtype)

@@ -4,6 +4,7 @@ The module is only a skeleton: weights and buffers are passed in, so M, M' and M
 Hessian-vector product is taken with respect to a single tensor.
 """
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -56,6 +57,23 @@ class Network:
         # a transformer's position numbers are such constants; taken for state, they would pass for BatchNorm's
         saved = self.module.state_dict().keys()
         return {name: buffer.clone() for name, buffer in self.module.named_buffers() if name in saved}
+
+    def bind(self, weights: Tensor, buffers: Buffers) -> nn.Module:
+        """Make a module whose parameters are views of a flat vector: the same numbers as `logits`, and less overhead.
+
+        Args:
+            weights: flat, length `layout.dim`; writing to it changes the module.
+            buffers: by name; used by the module as its own.
+
+        Returns:
+            A copy of the skeleton. Its trainable parameters come in the order of the layout.
+        """
+        views = self.layout.views(weights.detach())
+        # deepcopy takes what stands in its memo instead of copying; tied parameters stay tied
+        memo: dict[int, object] = {id(buffer): buffers[name] for name, buffer in self.module.named_buffers()}
+        for name, parameter in self.module.named_parameters():
+            memo[id(parameter)] = nn.Parameter(views[name]) if name in views else parameter
+        return copy.deepcopy(self.module, memo)
 
     def logits(self, weights: Tensor, buffers: Buffers, inputs: Tensor, *, train: bool) -> Tensor:
         """Run the network.

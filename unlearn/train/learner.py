@@ -13,10 +13,11 @@ class Learner:
     """A model that is being trained. The loop changes it in place.
 
     Attributes:
-        weights: flat, shape (dim,).
+        weights: flat, shape (dim,); steps write into it and never put another tensor in its place.
         velocity: the momentum buffer, shape (dim,); the last update was -lr * velocity.
         buffers: BatchNorm statistics and the like.
-        gradient: of the last step's loss, weight decay not included; None before the first step.
+        gradient: of the last step's loss, weight decay not included; None before the first step. The next step writes
+            into the same memory, and without momentum into that of the velocity.
         loss: of the last step, a scalar tensor; None before the first step.
         train_mode: whether forward passes are in train mode (the reference code leaves it by mistake).
     """
@@ -27,6 +28,7 @@ class Learner:
     gradient: Tensor | None = None
     loss: Tensor | None = None
     train_mode: bool = True
+    _pull: Tensor | None = None
 
     @classmethod
     def start(cls, weights: Tensor, buffers: Buffers) -> "Learner":
@@ -77,7 +79,11 @@ class Momentum:
             lr: eta.
         """
         learner.gradient = gradient
-        pull = gradient.add(learner.weights, alpha=self.weight_decay) if self.weight_decay else gradient
+        pull = gradient
+        if self.weight_decay:
+            if learner._pull is None:
+                learner._pull = torch.empty_like(gradient)
+            pull = torch.add(gradient, learner.weights, alpha=self.weight_decay, out=learner._pull)
         if self.momentum:
             learner.velocity.mul_(self.momentum).add_(pull)
         else:

@@ -71,6 +71,7 @@ def train(
         Diverged: a loss was NaN or infinite.
     """
     objective, device = recipe.objective, recipe.objective.split.labels.device
+    bound = {id(m): objective.bind(m.weights, m.buffers) for m in (*on_all, *on_kept)}
     unchecked: list[tuple[int, torch.Tensor]] = []
     epoch, draws = -1, None
     for batch in recipe.schedule.batches(start):
@@ -79,20 +80,17 @@ def train(
         lr = recipe.rate.at(batch.step)
         indices = batch.indices.to(device)
         kept = batch.kept.to(device) if batch.is_visit else indices
-        for learner, points in [(m, indices) for m in on_all] + [(m, kept) for m in on_kept]:
-            if not len(points):
+        groups = [(indices, [*on_all, *on_kept])] if kept is indices else [(indices, on_all), (kept, on_kept)]
+        for points, learners in groups:
+            if not learners or not len(points):
                 continue
-            learner.loss, gradient = objective.gradient(
-                learner.weights,
-                learner.buffers,
-                points,
-                draws=draws,
-                count=len(indices),
-                train=learner.train_mode,
-                step=batch.step,
-            )
-            recipe.optimizer.step_(learner, gradient, lr)
-            unchecked.append((batch.step, learner.loss))
+            inputs = objective.inputs(points, draws)
+            for learner in learners:
+                learner.loss, gradient = bound[id(learner)].gradient(
+                    points, inputs, count=len(indices), train=learner.train_mode, step=batch.step
+                )
+                recipe.optimizer.step_(learner, gradient, lr)
+                unchecked.append((batch.step, learner.loss))
         if (batch.step + 1) % check_every == 0 or batch.step + 1 == recipe.schedule.total_steps:
             _check(unchecked, recipe)
             unchecked.clear()

@@ -59,8 +59,12 @@ class Objective:
         stream = generator(self.seed, "augmentation", 0 if self.augment == "once" else epoch)
         return self.augmentation.draw(len(self.split), stream, self.split.labels.device)
 
-    def _masks(self, step: int) -> AbstractContextManager[object]:
-        if not any(isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0 for m in self.network.module.modules()):
+    @property
+    def _drops(self) -> bool:
+        return any(isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0 for m in self.network.module.modules())
+
+    def _masks(self, step: int, drops: bool | None = None) -> AbstractContextManager[object]:
+        if not (self._drops if drops is None else drops):
             return nullcontext()
         return _forked(seed_for(self.seed, "dropout", step), self.split.labels.device)
 
@@ -89,6 +93,30 @@ class Objective:
         """
         with self._masks(step):
             return self.network.logits(weights, buffers, self.split.batch(indices, draws), train=train)
+
+    def inputs(self, indices: Tensor, draws: Draws | None) -> Tensor:
+        """Prepare some training points, once for all learners that see them.
+
+        Args:
+            indices: the points, shape (k,).
+            draws: the epoch's augmentation.
+
+        Returns:
+            Network inputs, shape (k, ...).
+        """
+        return self.split.batch(indices, draws)
+
+    def bind(self, weights: Tensor, buffers: Buffers) -> "Bound":
+        """Make the gradient at one learner's weights cheap, step after step.
+
+        Args:
+            weights: flat, shape (dim,); changed in place between steps.
+            buffers: in train mode BatchNorm updates them in place.
+
+        Returns:
+            The same loss and gradient as `gradient`.
+        """
+        return Bound.of(self, weights, buffers)
 
     def on_data(self, indices: Tensor, logits: Tensor) -> Tensor:
         """Give the part of the loss that depends on the data: cross-entropy and penalty of the logits.
@@ -129,7 +157,22 @@ class Objective:
         Returns:
             A scalar in nats.
         """
-        on_data = self.on_data(indices, self.logits(weights, buffers, indices, draws=draws, train=train, step=step))
+        logits = self.logits(weights, buffers, indices, draws=draws, train=train, step=step)
+        return self.of_outputs(weights, indices, logits, count)
+
+    def of_outputs(self, weights: Tensor, indices: Tensor, logits: Tensor, count: int | None) -> Tensor:
+        """Give the loss of outputs that are there already; arguments as for `loss`.
+
+        Args:
+            weights: flat, shape (dim,).
+            indices: the points, shape (k,).
+            logits: of these points, shape (k, num_classes).
+            count: the number of points of the batch that these were taken from; None where they are all.
+
+        Returns:
+            A scalar in nats.
+        """
+        on_data = self.on_data(indices, logits)
         if count is not None and self.renormalise == "batch_size" and count != len(indices):
             on_data = on_data * (len(indices) / count)
         return on_data + self.penalty.of_weights(weights)
@@ -163,6 +206,73 @@ class Objective:
         loss = self.loss(point, buffers, indices, draws=draws, count=count, train=train, step=step)
         (gradient,) = torch.autograd.grad(loss, point)
         return loss.detach(), gradient
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The loss and its gradient at one learner's weights, in memory that is allocated once.
+
+    A step costs what it costs a module with an optimiser: no views are made, and nothing of the model's size but the
+    gradients of its layers, which are copied into one vector.
+
+    Attributes:
+        objective: the loss.
+        weights: flat, shape (dim,); the module's parameters are views of it.
+        module: the network.
+        parameters: of the module, in the order of the flat vector.
+        result: the newest gradient, shape (dim,).
+        drops: whether the network has dropout.
+    """
+
+    objective: Objective
+    weights: Tensor
+    module: nn.Module
+    parameters: list[nn.Parameter]
+    result: Tensor
+    drops: bool
+
+    @classmethod
+    def of(cls, objective: Objective, weights: Tensor, buffers: Buffers) -> "Bound":
+        """Bind; arguments as for `Objective.bind`.
+
+        Args:
+            objective: the loss.
+            weights: flat, shape (dim,).
+            buffers: by name.
+
+        Returns:
+            Ready for the first step.
+        """
+        module = objective.network.bind(weights, buffers)
+        parameters = [each for each in module.parameters() if each.requires_grad]
+        return cls(objective, weights, module, parameters, torch.empty_like(weights), objective._drops)
+
+    def gradient(self, indices: Tensor, inputs: Tensor, *, count: int, train: bool, step: int) -> tuple[Tensor, Tensor]:
+        """Give loss and gradient on some training points.
+
+        Args:
+            indices: the points, shape (k,).
+            inputs: these points, from `Objective.inputs`.
+            count: the number of points of the batch that these were taken from.
+            train: train mode or eval mode.
+            step: picks the dropout masks.
+
+        Returns:
+            The loss, detached, and its gradient, shape (dim,), which the next call overwrites.
+        """
+        if self.module.training != train:
+            self.module.train(train)
+        with self.objective._masks(step, self.drops):
+            logits = self.module(inputs)
+        # what the penalty says of the weights themselves goes by the flat vector
+        point = self.weights.detach().requires_grad_()
+        loss = self.objective.of_outputs(point, indices, logits, count)
+        *parts, direct = torch.autograd.grad(loss, [*self.parameters, point], allow_unused=True)
+        given = zip(parts, self.parameters, strict=True)
+        torch.cat([(torch.zeros_like(p) if g is None else g).reshape(-1) for g, p in given], out=self.result)
+        if direct is not None:
+            self.result.add_(direct)
+        return loss.detach(), self.result
 
 
 @contextmanager

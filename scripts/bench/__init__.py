@@ -1,0 +1,1 @@
+"""The parts of `make bench`; scripts/benchmark.py puts them together."""

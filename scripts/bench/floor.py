@@ -1,0 +1,72 @@
+"""A step that is not measured against the floor: two plain torch steps, of M and of M', on the same batches."""
+
+import copy
+import time
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.ours import ready
+from bench.worlds import World
+from unlearn.pipeline.prepare import Prepared
+from unlearn.train.learner import Learner
+from unlearn.train.loop import train
+
+
+class Plain:
+    """M and M' as two modules with an optimiser each; the inputs are prepared before the clock starts."""
+
+    def __init__(self, prepared: Prepared) -> None:
+        split, settings = prepared.data.train, prepared.config.optimizer
+        self.inputs, self.labels = split.batch(torch.arange(len(split))), split.labels
+        self.batches = prepared.recorded.schedule.batches()
+        self.networks = [copy.deepcopy(prepared.network.module).train() for _ in range(2)]
+        self.optimizers = [
+            torch.optim.SGD(
+                network.parameters(), settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
+            )
+            for network in self.networks
+        ]
+
+    def step(self) -> None:
+        """Take a step of each."""
+        batch = next(self.batches)
+        for network, optimizer, points in zip(self.networks, self.optimizers, (batch.indices, batch.kept), strict=True):
+            if len(points):
+                optimizer.zero_grad()
+                F.cross_entropy(network(self.inputs[points]), self.labels[points]).backward()
+                optimizer.step()
+
+
+def flat(network: nn.Module) -> Tensor:
+    """Put a module's parameters into one vector."""
+    return torch.cat([parameter.detach().reshape(-1) for parameter in network.parameters()])
+
+
+def against_floor(world: World, rounds: int, block: int, *more: str) -> dict[str, Any]:
+    """Take turns, a block of steps each, and compare seconds and weights."""
+    steps = rounds * block
+    prepared = ready(world, steps + 1, *more)
+    plain = Plain(prepared)
+    learners = [Learner.fresh(prepared.network, prepared.device) for _ in range(2)]
+    ours = train(prepared.recorded, learners[:1], learners[1:])
+    seconds: dict[str, list[float]] = {"ours": [], "plain": []}
+    plain.step()  # allocators and kernels warm up
+    next(ours)
+    for _ in range(rounds):
+        for name, advance in (("ours", lambda: next(ours)), ("plain", plain.step)):
+            start = time.perf_counter()
+            for _ in range(block):
+                advance()
+            seconds[name].append((time.perf_counter() - start) / block)
+    theirs = [flat(network) for network in plain.networks]
+    return {
+        "world": world.name,
+        "momentum": prepared.config.optimizer.momentum,
+        "threads": world.threads,
+        "steps": steps,
+        "seconds": seconds,
+        "weights_differ": max(float((a.weights - b).abs().max()) for a, b in zip(learners, theirs, strict=True)),
+    }

@@ -1,0 +1,113 @@
+"""Our measured steps, one at a time. `python -m bench.ours JOB` is the child process of the comparison."""
+
+import json
+import resource
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.worlds import World
+from unlearn.curvature.estimators import Lanczos
+from unlearn.models.network import clone
+from unlearn.pipeline.measure import Measurer, judge
+from unlearn.pipeline.prepare import Prepared, prepare
+from unlearn.pipeline.stopwatch import Stopwatch
+from unlearn.train.hessian import hessian_at
+from unlearn.train.learner import Learner
+from unlearn.train.loop import train
+from unlearn.train.recording import Recording, Trained
+from unlearn.values.measurement import Measurement
+
+TAG = "bench: "  # of the lines that the parent reads
+
+
+def ready(world: World, steps: int, *more: str) -> Prepared:
+    """Prepare a run of so many steps on the world's threads."""
+    torch.set_num_threads(world.threads)
+    # an epoch has a step at least
+    return prepare(world.config(*more, f"training.epochs={steps}", f"training.max_steps={steps}"))
+
+
+def measured(prepared: Prepared, states: Path | None = None) -> Iterator[dict[str, Any]]:
+    """Train M and M' in step and measure, as `python -m unlearn` does, and say where the seconds went."""
+    seconds = Stopwatch(prepared.device)
+    original, retrained = (Learner.fresh(prepared.network, prepared.device) for _ in range(2))
+    with seconds("once"):  # the gradient at w_0
+        recording = Recording.start(
+            prepared.recorded, original, prepared.records, prepared.config.training.checkpoint_every
+        )
+    trained = Trained(prepared.recorded, original, retrained, recording, prepared.config.seed)
+    measurer = Measurer(prepared, seconds)
+    steps = train(prepared.recorded, [original], [retrained])
+    while True:
+        before = dict(seconds.seconds)
+        with seconds("train"):
+            step = next(steps, None)
+        if step is None:
+            return
+        recording.observe(step, original)
+        with seconds("measure"):
+            look = measurer.look(step, trained)
+            with seconds("unlearn"):
+                unlearned = prepared.method.unlearn(trained)
+            columns = {**look.columns, **judge(look, original, retrained, unlearned)}
+            row = Measurement(**columns)
+        spent = {name: value - before.get(name, 0.0) for name, value in seconds.seconds.items()}
+        inside = sum(spent.get(name, 0.0) for name in ("sigma", "unlearn", "forecast"))
+        parts = {
+            "train M and M'": spent["train"],
+            "sigma": spent.get("sigma", 0.0),
+            "M''": spent.get("unlearn", 0.0),
+            "distances and rest": spent["measure"] - inside,
+        }
+        if states is not None:
+            torch.save({"weights": original.weights, "buffers": original.buffers}, states / f"{step.taken}.pt")
+        yield {
+            "step": step.taken,
+            "moved": row.distance_from_initial,
+            "v": row.verification_error,
+            "sigma": row.sigma,
+            "products": row.hvps,
+            "parts": parts,
+            "seconds": sum(parts.values()),
+            "once": seconds.seconds["once"],
+            "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        }
+
+
+def tight(prepared: Prepared, at: Learner) -> float:
+    """Give |eigenvalue| of largest magnitude to 1e-8 or what the arithmetic allows, from a random start."""
+    stream = torch.Generator().manual_seed(1)
+    start = torch.randn(len(at.weights), generator=stream, dtype=at.weights.dtype).to(at.weights.device)
+    return abs(Lanczos("tight", 1e-8, 60)(hessian_at(prepared.recorded.objective, at, prepared.sample), start).value)
+
+
+def state(path: Path) -> Learner:
+    """Read what `measured` wrote."""
+    found = torch.load(path, weights_only=True)
+    return Learner.start(found["weights"], found["buffers"])
+
+
+def last_two(prepared: Prepared) -> list[Learner]:
+    """Train M alone and keep it at the last two steps."""
+    learner, kept = Learner.fresh(prepared.network, prepared.device), []
+    for step in train(prepared.recorded, [learner], []):
+        if step.taken >= prepared.recorded.schedule.total_steps - 1:
+            kept.append(Learner(learner.weights.clone(), learner.velocity.clone(), clone(learner.buffers)))
+    return kept
+
+
+def main() -> None:
+    """Take one measured step for every line on stdin."""
+    job = json.loads(sys.argv[1])
+    prepared = ready(World(**job["world"]), job["steps"], *job["overrides"])
+    rows = measured(prepared, None if job["states"] is None else Path(job["states"]))
+    for _ in sys.stdin:
+        print(TAG + json.dumps(next(rows, None)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""Tables and figure from what was measured, and from that alone."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from unlearn.figures.style import BLUE, GREEN, ORANGE, VERMILLION, blank, tidy
+
+PARTS = {"train M and M'": BLUE, "sigma": VERMILLION, "M''": ORANGE, "distances and rest": GREEN}
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table.
+
+    Attributes:
+        title: one line.
+        head: names of the columns; the first holds words, the others numbers.
+        rows: as text.
+    """
+
+    title: str
+    head: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+
+
+def spread(values: list[float], form: str = "{:.3g}") -> str:
+    """Give median and range."""
+    if len(values) == 1:
+        return form.format(values[0])
+    return f"{form} [{form}, {form}]".format(median(values), min(values), max(values))
+
+
+def ratio(values: list[float], to: list[float]) -> str:
+    """Give the median of the ratios of what was timed in turn, with its range."""
+    return spread([a / b for a, b in zip(values, to, strict=True)])
+
+
+def sheets(found: dict[str, Any]) -> list[Sheet]:
+    """Make all tables, of the parts that were run."""
+    makers: dict[str, Callable[[Any], list[Sheet]]] = {
+        "step": _step,
+        "sigma": _sigma,
+        "floor": _floor,
+        "products": _products,
+        "growth": _growth,
+    }
+    return [sheet for name, maker in makers.items() if name in found for sheet in maker(found[name])]
+
+
+def _step(found: dict[str, Any]) -> list[Sheet]:
+    rows = found["rows"]
+    names, n = list(rows), len(rows["ours"])
+    both = len(names) > 1
+    lines = []
+    for part in (*PARTS, "a measured step"):
+        seconds = {
+            name: [row["seconds"] if part not in PARTS else row["parts"].get(part, 0.0) for row in rows[name]]
+            for name in names
+        }
+        cells = [spread(seconds[name]) for name in names]
+        lines.append((f"{part}, s", *cells, *([ratio(seconds["reference"], seconds["ours"])] if both else [])))
+    for key, label in (("products", "products a sigma"), ("once", "before the first step, s")):
+        values = {name: [row[key] for row in rows[name]][: 1 if key == "once" else None] for name in names}
+        lines.append((label, *(spread(values[name]) for name in names), *([""] if both else [])))
+    lines.append(("peak memory, GB", *(f"{rows[name][-1]['rss_mb'] / 1024:.2f}" for name in names), *[""] * both))
+    title = (
+        f"Measured step: {found['world']}, batch {found['batch']}, {found['samples']} Hessian samples, "
+        f"lr {found['lr']}, {n} steps, {found['threads']} threads; median [least, most]"
+    )
+    equal = [(name, f"{value:.1e}") for name, value in found["equal"].items()]
+    head = ("", *names, *(["reference / ours"] if both else []))
+    checked = f"Equal numbers: worst relative difference (sigma at {len(found['exact_sigma'])} steps)"
+    return [Sheet(title, head, lines), Sheet(checked, ("", "largest"), equal)]
+
+
+def _sigma(found: dict[str, Any]) -> list[Sheet]:
+    ways = found["ways"]
+    fastest = ways["ours, warm Lanczos"]["seconds"]
+    lines = [
+        (name, str(w["products"]), spread(w["seconds"]), f"{w['error']:.1e}", ratio(w["seconds"], fastest))
+        for name, w in ways.items()
+    ]
+    if not any("eigenthings" in name for name in ways):
+        lines.append(("hessian-eigenthings: not installed", "", "", "", ""))
+    title = f"One sigma to 1e-3: {found['world']}, {found['samples']} samples, n = {len(fastest)}"
+    return [Sheet(title, ("", "products", "seconds", "relative error", "over ours, warm"), lines)]
+
+
+def _floor(found: list[dict[str, Any]]) -> list[Sheet]:
+    lines = []
+    for each in found:
+        ours, plain = each["seconds"]["ours"], each["seconds"]["plain"]
+        name = f"{each['world']}, momentum {each['momentum']:g}"
+        milli = [spread([1e3 * value for value in values]) for values in (ours, plain)]
+        lines.append((name, *milli, ratio(ours, plain), f"{each['weights_differ']:.1e}"))
+    head = ("", "ours, ms", "plain, ms", "ours / plain", "weights differ by")
+    return [Sheet("A step of M and M' that is not measured, against two plain torch steps", head, lines)]
+
+
+def _products(found: list[dict[str, Any]]) -> list[Sheet]:
+    lines = []
+    for each in found:
+        name = f"{each['world']}, lr {each['lr']:g}, momentum {each['momentum']:g}"
+        spent = each["products"]
+        mean = f"{sum(spent) / len(spent):.2f}"
+        worst = f"{max(each['errors']):.1e}"
+        lines.append((name, str(each["samples"]), str(len(spent)), mean, str(max(spent)), worst))
+    head = ("", "samples", "steps", "products a step", "most", f"worst error of {len(found[0]['errors'])}")
+    return [Sheet("Products of consecutive measured steps, every restart counted", head, lines)]
+
+
+def _growth(found: list[dict[str, Any]]) -> list[Sheet]:
+    lines = []
+    for each in found:
+        rss, half = each["rss_mb"], each["steps"] // 2
+        ends = (f"{rss[half - 1] / 1024:.3f}", f"{rss[-1] / 1024:.3f}")
+        lines.append((each["world"], str(each["steps"]), f"{each['second_half_over_first']:.2f}", *ends))
+    head = ("", "measured steps", "seconds, second half / first", "peak GB by half", "peak GB by the end")
+    return [Sheet("Growth with the number of measured steps", head, lines)]
+
+
+def show(found: dict[str, Any]) -> None:
+    """Print the tables."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=120)
+    machine = found["machine"]
+    console.print(f"{machine['cores']} CPU cores, torch {machine['torch']}, load {machine['load']:.1f} at the start")
+    for sheet in sheets(found):
+        table = Table(title=sheet.title, title_justify="left")
+        for place, name in enumerate(sheet.head):
+            table.add_column(name, justify="right" if place else "left")
+        for row in sheet.rows:
+            table.add_row(*row)
+        console.print(table)
+
+
+def markdown(found: dict[str, Any]) -> str:
+    """Write the tables for the docs."""
+    blocks = []
+    for sheet in sheets(found):
+        lines = ["| " + " | ".join(row) + " |" for row in (sheet.head, ("---",) * len(sheet.head), *sheet.rows)]
+        blocks.append("\n".join([sheet.title, "", *lines]))
+    return "\n\n".join(blocks) + "\n"
+
+
+def figure(found: dict[str, Any], path: Path) -> None:
+    """Draw the seconds of a measured step by part."""
+    rows = found["step"]["rows"]
+    names = list(rows)
+    drawing = blank(7, 1.4 + 0.5 * len(names))
+    axes = drawing.subplots()
+    left = [0.0] * len(names)
+    for part, colour in PARTS.items():
+        widths = [median(row["parts"].get(part, 0.0) for row in rows[name]) for name in names]
+        axes.barh(names, widths, left=left, label=part, color=colour)
+        left = [a + b for a, b in zip(left, widths, strict=True)]
+    axes.invert_yaxis()
+    axes.set_xlabel("seconds a measured step (medians of the parts)")
+    axes.set_title(f"{found['step']['world']}, {found['step']['samples']} Hessian samples", loc="left")
+    drawing.legend(ncols=len(PARTS), loc="outside lower center", frameon=False)
+    tidy(axes)
+    drawing.savefig(path)

@@ -1,0 +1,144 @@
+"""A measured step, ours beside the reference's: two processes that take turns."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from bench.ours import TAG, ready, state, tight
+from bench.worlds import REFERENCE, World
+from unlearn.values.errors import UserError
+
+SCRIPTS = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """Where the reference code is.
+
+    Attributes:
+        reference: a checkout of the authors' repository.
+        pyhessian: of PyHessian.
+    """
+
+    reference: Path
+    pyhessian: Path
+
+
+class Child:
+    """A process that takes one measured step whenever it is asked."""
+
+    def __init__(self, module: str, job: dict[str, Any], folder: Path, threads: int) -> None:
+        path = os.pathsep.join([str(SCRIPTS.parent), str(SCRIPTS)])
+        environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(threads)}
+        environment["OMP_WAIT_POLICY"] = "PASSIVE"
+        folder.mkdir(parents=True)
+        self.name, self.log = module, folder / "stderr.txt"
+        with self.log.open("w") as errors:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", f"bench.{module}", json.dumps(job)],
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+
+    def __enter__(self) -> "Child":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def step(self) -> dict[str, Any]:
+        """Ask for a step and wait for it.
+
+        Raises:
+            UserError: the process died.
+        """
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        if self.process.poll() is None:
+            self.process.stdin.write("\n")
+            self.process.stdin.flush()
+        for line in self.process.stdout:
+            if line.startswith(TAG):
+                row: dict[str, Any] = json.loads(line.removeprefix(TAG))
+                return row
+        self.process.wait()
+        last = (self.log.read_text().strip().splitlines() or ["no message"])[-1]
+        raise UserError(
+            f"the process bench.{self.name} ended early (exit code {self.process.returncode}: {last}); "
+            "where memory was short (-9), take fewer --samples"
+        )
+
+
+def job_of(world: World, steps: int, overrides: list[str], states: Path | None) -> dict[str, Any]:
+    """Say what `bench.ours` is to do."""
+    kept = None if states is None else str(states)
+    return {"world": asdict(world), "steps": steps, "overrides": overrides, "states": kept}
+
+
+def compare(
+    world: World, steps: int, samples: int, lr: float, truths: int, checkout: Checkout | None, folder: Path
+) -> dict[str, Any]:
+    """Let both take turns, and hold their numbers against each other and against a tight Lanczos."""
+    overrides = [*REFERENCE, f"measure.hessian_samples={samples}", f"optimizer.lr={lr}"]
+    prepared = ready(world, steps, *overrides)
+    train, network = prepared.data.train, prepared.network
+    torch.save(network.module.state_dict(), folder / "start.pt")
+    torch.save({"inputs": train.batch(torch.arange(len(train))), "labels": train.labels}, folder / "images.pt")
+    states = folder / "states"
+    states.mkdir()
+    overrides.append(f"model.weights={folder / 'start.pt'}")
+    jobs: dict[str, tuple[str, dict[str, Any]]] = {"ours": ("ours", job_of(world, steps, overrides, states))}
+    if checkout is not None:
+        job: dict[str, Any] = {
+            "reference": str(checkout.reference.resolve()),
+            "pyhessian": str(checkout.pyhessian.resolve()),
+        }
+        job |= {"start": str(folder / "start.pt"), "images": str(folder / "images.pt"), "lr": lr, "samples": samples}
+        batch = prepared.config.training.batch_size
+        jobs["reference"] = ("reference", {**job, "batch": batch, "steps": steps, "threads": world.threads})
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in jobs}
+    children = {name: Child(module, job, folder / name, world.threads) for name, (module, job) in jobs.items()}
+    try:
+        for _ in range(steps):
+            for name, child in children.items():
+                rows[name].append(child.step())
+    finally:
+        for child in children.values():
+            child.__exit__(None, None, None)
+    checked = range(max(1, steps - truths + 1), steps + 1)
+    exact = {step: tight(prepared, state(states / f"{step}.pt")) for step in checked}
+    return {
+        "world": world.name,
+        "batch": prepared.config.training.batch_size,
+        "samples": samples,
+        "lr": lr,
+        "threads": world.threads,
+        "rows": rows,
+        "exact_sigma": exact,
+        "equal": equalities(rows, exact),
+    }
+
+
+def equalities(rows: dict[str, list[dict[str, Any]]], exact: dict[int, float]) -> dict[str, float]:
+    """Give the worst relative differences over the steps."""
+    found = {}
+    for name, taken in rows.items():
+        off = [abs(row["sigma"] / exact[row["step"]] - 1) for row in taken if row["step"] in exact]
+        found[f"sigma of {name} from a tight Lanczos"] = max(off)
+    if "reference" in rows:
+        pairs = list(zip(rows["ours"], rows["reference"], strict=True))
+        for key in ("moved", "v"):
+            found[f"{key}, ours from the reference's"] = max(abs(a[key] / b[key] - 1) for a, b in pairs)
+    return found

@@ -1,0 +1,141 @@
+"""How fast is a measured step, and where does the time go?
+
+    python scripts/benchmark.py [--reference DIR [--pyhessian DIR]] [--config small|full] [--samples N] [--steps N]
+
+Without --reference ours alone. Prints tables; writes OUT/bench.json with every timing, and a figure drawn from it.
+docs/benchmark.md says how to read them.
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is loaded; threads that wait leave the core alone
+
+import torch
+from bench import report
+from bench.floor import against_floor
+from bench.reference import check, pyhessian_in
+from bench.sigma import one_sigma
+from bench.step import Checkout, compare
+from bench.tracking import growth, products
+from bench.worlds import World, digits, images, images_at
+from joblib import cpu_count
+
+from unlearn.values.errors import UserError, at_least, choice
+
+PARTS = ("step", "sigma", "floor", "products", "growth")
+SGD = ("optimizer.momentum=0", "optimizer.weight_decay=0")
+MOMENTUM = ("optimizer.momentum=0.9", "optimizer.weight_decay=5e-4")
+# Hessian samples, measured steps, rounds of what is timed in turn, consecutive steps for the products and their samples
+CONFIGS = {"tiny": (32, 2, 1, 3, 32), "small": (32, 4, 3, 50, 512), "full": (512, 3, 3, 50, 512)}
+
+
+def arguments(given: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--reference", type=Path, help="checkout of the authors' repository")
+    parser.add_argument("--pyhessian", type=Path, help="checkout of PyHessian; default: REFERENCE/PyHessian")
+    parser.add_argument("--config", default="small", help=f"one of {', '.join(CONFIGS)}")
+    parser.add_argument("--model", default="resnet18", help="resnet18, or a small network on digits: cnn, mlp, linear")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--samples", type=int, help="Hessian samples of the parts step and sigma")
+    parser.add_argument("--steps", type=int, help="measured steps of the part step")
+    parser.add_argument("--truths", type=int, default=1, help="how many of them are checked by a tight Lanczos")
+    parser.add_argument("--lr", type=float, default=0.01)
+    parser.add_argument("--data", default="synthetic", help="folder with cifar-10-batches-py, or synthetic")
+    parser.add_argument("--threads", type=int, help="CPU threads of large networks; default: every core")
+    parser.add_argument("--parts", nargs="*", default=list(PARTS), help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--markdown", action="store_true", help="also write the tables to OUT/bench.md")
+    parser.add_argument("--out", type=Path, default=Path("outputs/bench"))
+    asked = parser.parse_args(given)
+    choice("--config", asked.config, tuple(CONFIGS))
+    for part in asked.parts:
+        choice("--parts", part, PARTS)
+    choice("--model", asked.model, ("resnet18", "cnn", "mlp", "linear"))
+    samples, steps, asked.rounds, asked.row, asked.row_samples = CONFIGS[asked.config]
+    asked.samples, asked.steps = asked.samples or samples, asked.steps or steps
+    asked.threads = asked.threads or cpu_count()
+    for name in ("batch", "samples", "threads", "truths"):
+        at_least(f"--{name}", getattr(asked, name), 1)
+    at_least("--steps", asked.steps, 2)
+    if asked.reference is not None:
+        if asked.model != "resnet18":
+            raise UserError(f"--model={asked.model}: the reference code is compared on resnet18 alone")
+        asked.pyhessian = asked.pyhessian or pyhessian_in(asked.reference)
+        check(asked.reference, asked.pyhessian)
+    return asked
+
+
+def worlds(asked: argparse.Namespace, folder: Path) -> tuple[World, list[World]]:
+    """Give the network that is compared, and the small ones beside it."""
+    small = [digits("cnn"), digits("mlp")]
+    if asked.model != "resnet18":
+        own = digits(asked.model, f"training.batch_size={asked.batch}")
+        return own, [own] if asked.config == "tiny" else [own, *(world for world in small if world.name != own.name)]
+    size = max(asked.samples, asked.batch * (asked.steps + 1))
+    root = images_at(asked.data, folder / "images", size)
+    return images("resnet18", root, size, asked.batch, asked.threads), small
+
+
+def measure(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Run the parts that were asked for."""
+    main, small = worlds(asked, folder)
+    given, lr = [part for part in PARTS if part in asked.parts], f"optimizer.lr={asked.lr}"
+    found: dict[str, Any] = {
+        "machine": {
+            "cores": cpu_count(),
+            "torch": torch.__version__,
+            "python": sys.version.split()[0],
+            "load": os.getloadavg()[0],
+        },
+        "settings": {name: str(value) for name, value in sorted(vars(asked).items()) if name not in ("out", "data")},
+    }
+    checkout = None if asked.reference is None else Checkout(asked.reference, asked.pyhessian)
+    if "step" in given:
+        found["step"] = compare(main, asked.steps, asked.samples, asked.lr, asked.truths, checkout, folder)
+    if "sigma" in given:
+        found["sigma"] = one_sigma(main, asked.steps, asked.samples, asked.rounds, lr)
+    if "floor" in given:
+        found["floor"] = [
+            against_floor(world, asked.rounds * (10 if world in small else 4), 20 if world in small else 1, lr, *more)
+            for world in dict.fromkeys((main, *small))
+            for more in (SGD, MOMENTUM)
+        ]
+    if "products" in given:
+        runs = [(world, asked.row_samples) for world in small] + ([(main, 32)] if asked.config == "full" else [])
+        found["products"] = [
+            products(world, asked.row, folder / f"{world.name} {more[0]}", 5, lr, f"measure.hessian_samples={n}", *more)
+            for world, n in runs
+            for more in (SGD, MOMENTUM)
+        ]
+    if "growth" in given:
+        found["growth"] = [growth(small[0], 2 * asked.row, folder / "growth", lr)]
+    return found
+
+
+def main(given: list[str] | None = None) -> dict[str, Any]:
+    """Measure, print, write; returns what `bench.json` holds."""
+    asked = arguments(given)
+    with TemporaryDirectory() as folder:
+        found = measure(asked, Path(folder))
+    asked.out.mkdir(parents=True, exist_ok=True)
+    (asked.out / "bench.json").write_text(json.dumps(found, indent=1))
+    report.show(found)
+    if asked.markdown:
+        (asked.out / "bench.md").write_text(report.markdown(found))
+    if "step" in found:
+        report.figure(found, asked.out / "bench.png")
+    return found
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

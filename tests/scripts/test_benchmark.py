@@ -1,0 +1,154 @@
+"""The benchmark on tiny problems: equal numbers and a file that agrees with itself. No test here looks at a time."""
+
+import io
+import json
+import sys
+from statistics import median
+
+import benchmark
+import pytest
+import torch
+from bench import reference, report
+from bench.floor import against_floor
+from bench.ours import measured, ready
+from bench.sigma import one_sigma
+from bench.tracking import growth
+from bench.worlds import REFERENCE, digits
+
+from unlearn.values.errors import UserError
+
+SMALL = ("dataset.train_size=96", "measure.hessian_samples=32")
+CNN = digits("cnn", "model.widths=[4,8]", "model.norm=batch", "model.activation=tanh", *SMALL)
+MOMENTUM = ("optimizer.momentum=0.9", "optimizer.weight_decay=5e-4")
+
+# a made-up script with the lines that the marks go by
+SCRIPT = """
+for step in range(2):
+    for once in range(1):
+        M.train()
+        found = trainset_list[:512]
+        M.eval()
+        #Now, save the weights of both
+        #Now, get M''
+        M_unlearned_tensor = 1
+        #print('rolling unlearning error is ', 0)
+"""
+
+
+@pytest.mark.parametrize("settings", [("optimizer.momentum=0",), MOMENTUM])
+def test_a_plain_torch_loop_ends_in_the_same_weights(settings):
+    found = against_floor(CNN, 2, 3, "conventions=faithful", *settings)
+    assert found["weights_differ"] <= 1e-6
+    assert found["steps"] == 6
+    assert len(found["seconds"]["ours"]) == len(found["seconds"]["plain"]) == 2
+
+
+def test_every_way_finds_the_same_sigma():
+    found = one_sigma(CNN, 3, 32, 1)
+    assert found["exact"] > 0
+    for name, way in found["ways"].items():
+        loose = "power" in name or "eigenthings" in name  # neither stops on an estimate of its error
+        assert way["error"] < (2e-2 if loose else 1e-3), name
+        assert way["products"] >= 1
+    assert found["ways"]["ours, warm Lanczos"]["products"] < found["ways"]["ours, cold Lanczos"]["products"]
+
+
+def test_parts_of_a_measured_step_add_up():
+    rows = list(measured(ready(CNN, 3, *REFERENCE)))
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    for row in rows:
+        assert set(row["parts"]) == set(report.PARTS)
+        assert sum(row["parts"].values()) == pytest.approx(row["seconds"])
+
+
+def test_the_file_holds_what_the_tables_say(tmp_path, capsys):
+    parts = ["step", "floor", "products"]
+    given = ["--config", "tiny", "--model", "linear", "--parts", *parts, "--markdown", "--out", str(tmp_path)]
+    returned = benchmark.main(given)
+    found = json.loads((tmp_path / "bench.json").read_text())
+    assert {"machine", "settings", *parts} == set(found) == set(returned)
+    assert found["machine"]["torch"] == torch.__version__
+    rows = found["step"]["rows"]["ours"]
+    assert len(rows) == 2
+    assert max(found["step"]["equal"].values()) < 1e-3
+    text = (tmp_path / "bench.md").read_text()
+    for row in found["floor"]:
+        ours, plain = row["seconds"]["ours"], row["seconds"]["plain"]
+        assert f"{median(a / b for a, b in zip(ours, plain, strict=True)):.3g}" in text
+    for row in found["products"]:
+        assert max(row["errors"]) < 1e-3
+    assert (tmp_path / "bench.png").stat().st_size > 0
+    assert "Measured step" in capsys.readouterr().out
+
+
+def test_growth_leaves_the_cold_first_step_out(tmp_path, monkeypatch):
+    seconds = iter([100.0, 1.0, 2.0, 3.0, 6.0])
+
+    class Child:
+        def __init__(self, *_): ...
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_): ...
+
+        def step(self):
+            return {"seconds": next(seconds), "rss_mb": 5.0}
+
+    monkeypatch.setattr("bench.tracking.Child", Child)
+    found = growth(CNN, 4, tmp_path)
+    assert found["seconds"] == [1.0, 2.0, 3.0, 6.0]
+    assert found["second_half_over_first"] == pytest.approx(3.0)
+    assert "3.00" in report.markdown({"growth": [found]})
+
+
+def test_marks_stand_before_their_lines_and_leave_the_rest_alone():
+    marked = reference.marked(SCRIPT, "there").splitlines()
+    for start, name in reference.SECTIONS.items():
+        place = next(number for number, line in enumerate(marked) if line.startswith(start))
+        assert marked[place - 1].strip() == f"BENCH_MARK({name!r})"
+    kept = [line for line in marked if "BENCH_MARK" not in line]
+    assert "\n".join(kept).replace("BENCH_SAMPLES", "512").split() == SCRIPT.split()
+
+
+def test_a_watch_takes_each_moment_once(monkeypatch, capsys):
+    watch = reference.Watch(1)
+    watch.found = {"delta_weights": 2.0, "verification_error": 0.5}
+    watch.eigenvalue = -3.0
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n\n"))
+    for name in reference.SECTIONS.values():
+        watch(name)
+    row = json.loads(capsys.readouterr().out.removeprefix("bench: "))
+    assert (row["moved"], row["v"], row["sigma"], row["step"]) == (2.0, 0.5, 3.0, 1)
+    assert row["seconds"] == pytest.approx(sum(row["parts"].values()))
+    with pytest.raises(reference.Finished):
+        watch("train M and M'")
+
+
+def checkout(folder, text=SCRIPT):
+    (folder / "Unlearning").mkdir(parents=True)
+    (folder / "Unlearning" / "correlation_verification.py").write_text(text)
+    (folder / "ResNet_CIFAR10.py").touch()
+    (folder / "PyHessian" / "pyhessian").mkdir(parents=True)
+    (folder / "PyHessian" / "pyhessian" / "hessian.py").touch()
+    return folder
+
+
+def test_what_is_no_checkout_is_refused_in_one_line(tmp_path):
+    good, other = checkout(tmp_path / "good"), checkout(tmp_path / "other", SCRIPT.replace("M.eval()", "M.other()"))
+    assert benchmark.arguments(["--reference", str(good)]).pyhessian == good / "PyHessian"
+    for wrong, message in (
+        ([str(tmp_path)], "holds no Unlearning/correlation_verification.py"),
+        ([str(good), "--pyhessian", str(tmp_path)], "holds no pyhessian/hessian.py"),
+        ([str(other)], "no single line 'M.eval\\(\\)'"),
+        ([str(good), "--model", "mlp"], "resnet18 alone"),
+    ):
+        with pytest.raises(UserError, match=message) as caught:
+            benchmark.arguments(["--reference", *wrong])
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("wrong", [["--config", "huge"], ["--parts", "none"], ["--steps", "1"], ["--samples", "-1"]])
+def test_wrong_options_are_refused(wrong):
+    with pytest.raises(UserError, match=f"{wrong[0]}={wrong[1]}"):
+        benchmark.arguments(wrong)
