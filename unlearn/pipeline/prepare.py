@@ -63,11 +63,12 @@ class Prepared:
         return self.recorded.objective.network
 
 
-def prepare(cfg: DictConfig) -> Prepared:
+def prepare(cfg: DictConfig, data: Data | None = None) -> Prepared:
     """Build all parts of a run and check them against each other.
 
     Args:
         cfg: the composed config.
+        data: what `dataset` would load, where that is there already.
 
     Returns:
         The run, ready to start.
@@ -87,7 +88,7 @@ def prepare(cfg: DictConfig) -> Prepared:
     if config.measure.krylov and config.measure.hessian_samples:
         records |= {"visits"}
     device = pick_device(config.device)
-    data = parts["dataset"].load(config.seed)
+    data = data or parts["dataset"].load(config.seed)
     for key, phase in (("pretraining", config.pretraining), ("training", config.training)):
         if not 1 <= phase.batch_size <= len(data.train):
             raise UserError(

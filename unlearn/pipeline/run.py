@@ -2,6 +2,8 @@
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -69,14 +71,39 @@ def run(cfg: DictConfig, path: Path) -> dict[str, Any]:
         _settle(prepared)
     outcome.seconds.device = prepared.device
     _announce(prepared)
+    with recorded(cfg, prepared, path, outcome) as (folder, sink):
+        _stages(prepared, folder, sink, outcome)
+    report.show(outcome.summary, prepared.config.conventions.headline_error, path)
+    return outcome.summary
+
+
+@contextmanager
+def recorded(
+    cfg: DictConfig, prepared: Prepared, path: Path, outcome: Outcome, git: dict[str, Any] | None = None
+) -> Iterator[tuple[RunFolder, Sink]]:
+    """Open a run's folder and sink; write who, what and how before, and the summary after.
+
+    Args:
+        cfg: the composed config.
+        prepared: the run.
+        path: the run's folder; must not hold a run yet.
+        outcome: its summary is written at the end.
+        git: the state of the code, where it is known already.
+
+    Yields:
+        The folder and the sink.
+
+    Raises:
+        Diverged: what the block raised; the summary says so.
+    """
     folder = RunFolder.create(path)
     folder.write_config(OmegaConf.to_yaml(cfg, resolve=True))
-    record = _provenance(prepared)
+    record = _provenance(prepared, git)
     folder.write_json("provenance", record)
     config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     with prepared.logger.open(folder.path, config, **report.labels(prepared.names, folder.path)) as sink:
         try:
-            _stages(prepared, folder, sink, outcome)
+            yield folder, sink
         except Diverged as error:
             outcome.summary = summarise(outcome.rows, status="diverged", error=str(error), diverged_at=error.step)
             raise
@@ -86,8 +113,6 @@ def run(cfg: DictConfig, path: Path) -> dict[str, Any]:
                 folder.write_json("summary", outcome.summary)
                 folder.write_json("provenance", {**record, "seconds": outcome.summary["seconds"]})
                 sink.summary(outcome.summary)
-    report.show(outcome.summary, prepared.config.conventions.headline_error, folder.path)
-    return outcome.summary
 
 
 def _stages(prepared: Prepared, folder: RunFolder, sink: Sink, outcome: Outcome) -> None:
@@ -97,6 +122,23 @@ def _stages(prepared: Prepared, folder: RunFolder, sink: Sink, outcome: Outcome)
     )
     trained = Trained(prepared.recorded, original, retrained, recording, prepared.config.seed)
     unlearned = train_pair(prepared, trained, folder, sink, outcome)
+    conclude(prepared, trained, unlearned, folder, sink, outcome)
+
+
+def conclude(
+    prepared: Prepared, trained: Trained, unlearned: Unlearned, folder: RunFolder, sink: Sink, outcome: Outcome
+) -> None:
+    """Evaluate, summarise and draw, after the last step.
+
+    Args:
+        prepared: the run.
+        trained: M, M' and the recording.
+        unlearned: M''.
+        folder: gets the weights, the summary and the figures.
+        sink: gets the figures.
+        outcome: gets the summary.
+    """
+    original, retrained, recording = trained.original, trained.retrained, trained.recording
     models = {
         "initial": (recording.initial.weights, recording.initial.buffers),
         "original": (original.weights, original.buffers),
@@ -241,7 +283,7 @@ def _save_weights(prepared: Prepared, folder: RunFolder, models: dict[str, tuple
         folder.save_weights(name, {**prepared.network.layout.views(weights), **buffers})
 
 
-def _provenance(prepared: Prepared) -> dict[str, Any]:
+def _provenance(prepared: Prepared, git: dict[str, Any] | None) -> dict[str, Any]:
     device = prepared.device
     return provenance(
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
@@ -249,4 +291,5 @@ def _provenance(prepared: Prepared) -> dict[str, Any]:
         seed=prepared.config.seed,
         schedule=prepared.recorded.schedule.fingerprint(),
         data=prepared.data.train.fingerprint(),
+        git=git,
     )

@@ -26,7 +26,14 @@ LIBRARIES = (
 
 
 def provenance(
-    *, device: str, threads: int, seed: int, schedule: str, data: str, source: Path = PACKAGE
+    *,
+    device: str,
+    threads: int,
+    seed: int,
+    schedule: str,
+    data: str,
+    source: Path = PACKAGE,
+    git: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Describe a run at its start.
 
@@ -37,6 +44,7 @@ def provenance(
         schedule: the schedule's fingerprint.
         data: the data's fingerprint.
         source: the folder of the code.
+        git: its `git_state`, where that was read already; it takes three processes.
 
     Returns:
         A JSON-ready mapping; what cannot be known is None.
@@ -44,7 +52,7 @@ def provenance(
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": _command_line(),
-        "git": git_state(source),
+        "git": git or git_state(source),
         "seed": seed,
         "schedule": schedule,
         "data": data,

@@ -6,7 +6,7 @@ what `unlearn/train/loop.py` computes for it alone, up to the order of sums.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -131,7 +131,7 @@ class StackedStep:
 
 @dataclass(frozen=True)
 class _Epoch:
-    """What every row does in an epoch, as tensors: points and shares (steps, rows, b), whether it steps (steps, rows)."""
+    """What every row does in an epoch: points and shares (steps, rows, b), and whether it steps (steps, rows)."""
 
     batches: list[list[Batch]]
     points: Tensor
@@ -224,15 +224,3 @@ def _plan(rows: Sequence[Row], epoch: int, dtype: torch.dtype) -> _Epoch:
 
 def _same(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and bool(one.equal(other))
-
-
-def detached(learner: Learner) -> Learner:
-    """Copy a learner out of its stack.
-
-    Args:
-        learner: a view of a stack's row.
-
-    Returns:
-        A learner with tensors of its own.
-    """
-    return replace(learner, weights=learner.weights.clone(), velocity=learner.velocity.clone())

@@ -1,0 +1,87 @@
+"""How much a fused sweep saves: the same points as one stack, and as separate runs in the same process, by turns.
+
+    python scripts/fused_bench.py --points 32 --every 5
+
+Composing the configs takes both the same time, and is left out. The separate runs are the median of `--separate` of
+them times the number of points. Prints the ratio of each round.
+"""
+
+import argparse
+import contextlib
+import io
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does
+
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from unlearn.pipeline.config import register
+from unlearn.pipeline.fused import Point, compute, finish, prepare_all
+from unlearn.pipeline.prepare import Prepared
+from unlearn.pipeline.run import run
+from unlearn.records.provenance import PACKAGE, git_state
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+
+
+def configs(points: int, extra: list[str]) -> list[DictConfig]:
+    register()
+    plain = ["model=mlp", "device=cpu", "figures=false", "logger.mode=disabled"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return [
+            compose("config", [*plain, f"seed={point // 4}", f"penalty.gamma={(0, 1, 5, 10)[point % 4]}", *extra])
+            for point in range(points)
+        ]
+
+
+def separate(some: list[DictConfig], folder: Path) -> list[float]:
+    seconds = []
+    for place, cfg in enumerate(some):
+        start = time.perf_counter()
+        run(cfg, folder / f"separate{place}")
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def fused(some: list[DictConfig], folder: Path) -> float:
+    start = time.perf_counter()
+    stack = [Point(cfg, each) for cfg, each in zip(some, prepare_all(some), strict=True) if isinstance(each, Prepared)]
+    compute(stack)
+    git = git_state(PACKAGE)
+    for place, point in enumerate(stack):
+        finish(point, folder / f"fused{place}", git)
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--points", type=int, default=32)
+    parser.add_argument("--separate", type=int, default=8, help="separate runs a round")
+    parser.add_argument("--every", type=int, default=5, help="measured steps")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("overrides", nargs="*")
+    asked = parser.parse_args()
+    made = configs(asked.points, [f"measure.every={asked.every}", *asked.overrides])
+    ratios = []
+    for number in range(asked.rounds + 1):
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+            alone = statistics.median(separate(made[: asked.separate], Path(folder)))
+            together = fused(made, Path(folder))
+        if number == 0:
+            continue  # imports and first calls
+        ratios.append(alone * asked.points / together)
+        print(
+            f"{asked.points} points: one alone {alone:.2f} s, all fused {together:.2f} s, ratio {ratios[-1]:.2f}",
+            flush=True,
+        )
+    print(f"ratio {min(ratios):.2f} to {max(ratios):.2f}; {os.cpu_count()} cores, torch {torch.__version__}")
+
+
+if __name__ == "__main__":
+    main()
