@@ -19,44 +19,47 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does
 
 import torch
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from unlearn.pipeline.config import register
-from unlearn.pipeline.fused import Point, compute, finish, prepare_all
-from unlearn.pipeline.prepare import Prepared
+from unlearn.pipeline.fused import compute, finish, stacks
 from unlearn.pipeline.run import run
-from unlearn.records.provenance import PACKAGE, git_state
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
+
+
+clock = time.perf_counter
 
 
 def configs(points: int, extra: list[str]) -> list[DictConfig]:
     register()
     plain = ["model=mlp", "device=cpu", "figures=false", "logger.mode=disabled"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return [
+        made = [
             compose("config", [*plain, f"seed={point // 4}", f"penalty.gamma={(0, 1, 5, 10)[point % 4]}", *extra])
             for point in range(points)
         ]
+    for cfg in made:
+        OmegaConf.resolve(cfg)
+    return made
 
 
 def separate(some: list[DictConfig], folder: Path) -> list[float]:
     seconds = []
     for place, cfg in enumerate(some):
-        start = time.perf_counter()
+        start = clock()
         run(cfg, folder / f"separate{place}")
-        seconds.append(time.perf_counter() - start)
+        seconds.append(clock() - start)
     return seconds
 
 
 def fused(some: list[DictConfig], folder: Path) -> float:
-    start = time.perf_counter()
-    stack = [Point(cfg, each) for cfg, each in zip(some, prepare_all(some), strict=True) if isinstance(each, Prepared)]
-    compute(stack)
-    git = git_state(PACKAGE)
-    for place, point in enumerate(stack):
-        finish(point, folder / f"fused{place}", git)
-    return time.perf_counter() - start
+    start = clock()
+    (stack,), _ = stacks(some, len(some))
+    compute(list(stack.values()))
+    for place, point in stack.items():
+        finish(point, folder / f"fused{place}")
+    return clock() - start
 
 
 def main() -> None:

@@ -260,7 +260,8 @@ def stacked_lanczos(
         rows: which rows count.
 
     Returns:
-        By row, the estimate at the product where it converged. What the others go on to does not change it.
+        By row, the estimate at the product where it converged. What the others go on to does not change it. NaN where
+        the operator is not finite.
     """
     space = StackedKrylov.start(starts, 8)
     going = torch.zeros(len(starts), dtype=torch.bool)
@@ -268,6 +269,11 @@ def stacked_lanczos(
     found: dict[int, Extreme] = {}
     while bool(going.any()):
         space.expand(operator, going)
+        sound = torch.stack([space.diagonal[-1], space.leftover]).isfinite().all(0)
+        for k in (going & ~sound).nonzero().flatten().tolist():
+            nan = float("nan")
+            found[k] = Extreme(nan, starts[k], nan, int(space.products[k]), False)
+        going &= sound
         which = going.nonzero().flatten()
         values, vectors = torch.linalg.eigh(space.tridiagonal(which))
         m = values.shape[1]

@@ -5,16 +5,17 @@ points of a stack are computed first; then each is written, one after the other.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from joblib import cpu_count  # heeds affinity and container limits, as os.cpu_count does not
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
 from unlearn.curvature.estimators import Lanczos
@@ -27,11 +28,13 @@ from unlearn.pipeline.measure import Measurer
 from unlearn.pipeline.prepare import Prepared, prepare
 from unlearn.pipeline.run import Outcome, conclude, recorded
 from unlearn.pipeline.stopwatch import Stopwatch
+from unlearn.records.provenance import PACKAGE, git_state
 from unlearn.train.hessian import SMALL
 from unlearn.train.learner import Learner
+from unlearn.train.loop import Step
 from unlearn.train.recording import Recording, Trained
 from unlearn.train.stack import Row, StackedObjective, train_stacked
-from unlearn.values.errors import Diverged, UserError
+from unlearn.values.errors import Diverged, UserError, at_least
 from unlearn.values.streams import generator
 
 # in what the points of one stack may differ; all else must be equal
@@ -55,7 +58,7 @@ FREE = (
     ("training", "checkpoint_every"),
     ("training", "save_weights"),
 )
-CHUNK = 4  # networks in one graph of a Hessian: as many as the processor's cache holds
+CHUNK = 8  # networks in one graph of a Hessian: as many as the processor's cache holds
 THREADS = 2  # products of chunks in parallel; a third brought nothing where it was tried
 
 
@@ -80,6 +83,7 @@ class Point:
     Attributes:
         cfg: its composed config.
         prepared: ready to start.
+        git: the state of the code.
         outcome: its rows, and its share of the seconds.
         error: why it stopped early, or None.
         trained: M, M' and the recording; None before the recorded phase.
@@ -88,7 +92,8 @@ class Point:
 
     cfg: DictConfig
     prepared: Prepared
-    outcome: Outcome = field(default_factory=Outcome)
+    git: dict[str, Any]
+    outcome: Outcome
     error: Diverged | None = None
     trained: Trained | None = None
     measurer: _Measurer | None = None
@@ -129,7 +134,7 @@ def stack_key(cfg: DictConfig, prepared: Prepared) -> str:
     Returns:
         Equal for two points exactly when they can share a stack.
     """
-    settings = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
+    settings = _plain(cfg)
     free = [path for path in FREE if path != ("forget",) or not cfg.schedule.drop_last]  # it may cost a batch there
     for *above, last in free:
         node = settings
@@ -140,27 +145,57 @@ def stack_key(cfg: DictConfig, prepared: Prepared) -> str:
     return json.dumps([settings, type(prepared.recorded.objective.penalty).__name__, size], sort_keys=True)
 
 
-def prepare_all(configs: Sequence[DictConfig]) -> Iterator[Prepared | UserError]:
-    """Prepare runs; data that several would load is loaded once.
+def stacks(configs: Sequence[DictConfig], most: int) -> tuple[list[dict[int, Point]], dict[int, str]]:
+    """Sort the points of a sweep into stacks. Data that several would load is loaded once.
 
     Args:
-        configs: composed.
+        configs: composed, one a point; they are resolved in place.
+        most: the most points of one stack.
 
-    Yields:
-        Each run, or what is wrong with it.
+    Returns:
+        Stacks of two points or more, by their place in `configs`; and why each of the others is in none.
+
+    Raises:
+        UserError: `most` is too small.
     """
+    at_least("hydra.launcher.most", most, 2)
     loaded: dict[str, Data] = {}
-    for cfg in configs:
+    reasons: dict[int, str] = {}
+    groups: dict[str, dict[int, Point]] = {}
+    git = git_state(PACKAGE)
+    for place, cfg in enumerate(configs):
+        outcome = Outcome()
         try:
-            settings = OmegaConf.to_container(cfg.dataset, resolve=True)
-            # without a subset the data does not depend on the seed
-            key = json.dumps([settings, cfg.seed if cfg.dataset.get("train_size") else None, cfg.device])
-            prepared = prepare(cfg, loaded.get(key))
-        except UserError as error:
-            yield error
+            with outcome.seconds("prepare"):
+                OmegaConf.resolve(cfg)
+                # without a subset the data does not depend on the seed
+                seed = cfg.seed if cfg.dataset.get("train_size") else None
+                data = json.dumps([_plain(cfg)["dataset"], seed, cfg.device])
+                prepared = prepare(cfg, loaded.get(data))
+        except (UserError, OmegaConfBaseException):
+            reasons[place] = "its settings are wrong"  # alone, it says how
             continue
-        loaded.setdefault(key, prepared.data)
-        yield prepared
+        reason = why_not(prepared)
+        if reason is not None:
+            reasons[place] = reason
+            continue
+        loaded.setdefault(data, prepared.data)
+        groups.setdefault(stack_key(cfg, prepared), {})[place] = Point(cfg, prepared, git, outcome)
+    found = []
+    for group in groups.values():
+        places = list(group)
+        pieces = -(-len(places) // most)
+        for piece in range(pieces):
+            stack = {place: group[place] for place in places[piece::pieces]}
+            if len(stack) > 1:
+                found.append(stack)
+            else:
+                reasons[places[piece]] = "no other point shares its data, network, lengths and measuring"
+    return found, reasons
+
+
+def _plain(cfg: DictConfig) -> dict[str, Any]:
+    return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
 
 
 def compute(points: Sequence[Point]) -> None:
@@ -171,25 +206,22 @@ def compute(points: Sequence[Point]) -> None:
             gets its `error`, and the others go on.
     """
     seconds = Stopwatch()
-    before = torch.get_num_threads()
     torch.set_num_threads(points[0].prepared.config.threads or 1)  # chunks share the cores out
     with _workers(points[0].prepared.config.threads) as workers:
         _pretrain(points, seconds)
         _train(points, seconds, workers)
-    torch.set_num_threads(before)
     for point in points:
         spent = point.outcome.seconds.seconds
         for stage, total in seconds.seconds.items():
             spent[stage] = spent.get(stage, 0.0) + total / len(points)
 
 
-def finish(point: Point, path: Path, git: dict[str, Any]) -> dict[str, Any]:
+def finish(point: Point, path: Path) -> dict[str, Any]:
     """Write what a point has to show, as a run of its own would.
 
     Args:
         point: computed.
         path: its folder; must not hold a run yet.
-        git: the state of the code.
 
     Returns:
         The summary, as `summary.json` holds it.
@@ -197,13 +229,15 @@ def finish(point: Point, path: Path, git: dict[str, Any]) -> dict[str, Any]:
     Raises:
         Diverged: the point did; what was measured until then is in the folder.
     """
-    with recorded(point.cfg, point.prepared, path, point.outcome, git) as (folder, sink):
+    with recorded(point.cfg, point.prepared, path, point.outcome, point.git) as (folder, sink):
         for row in point.outcome.rows:
             folder.append(row)
             sink.log(row)
         if point.error is not None:
             raise point.error
-        assert point.trained is not None and point.measurer is not None and point.measurer.unlearned is not None
+        assert point.trained is not None
+        assert point.measurer is not None
+        assert point.measurer.unlearned is not None
         conclude(point.prepared, point.trained, point.measurer.unlearned, folder, sink, point.outcome)
     report.show(point.outcome.summary, point.prepared.config.conventions.headline_error, path)
     return point.outcome.summary
@@ -225,7 +259,7 @@ def _pretrain(points: Sequence[Point], seconds: Stopwatch) -> None:
     config = points[0].prepared.config
     whole = config.pretraining.includes_forget
     if points[0].prepared.pretraining is not None:
-        rows, owners = [], []
+        rows = []
         for point, learner in zip(points, originals, strict=True):
             assert point.prepared.pretraining is not None  # all points share the length of each phase
             rows.append(Row(point.prepared.pretraining, learner, not whole))
@@ -241,8 +275,8 @@ def _pretrain(points: Sequence[Point], seconds: Stopwatch) -> None:
             for step in train_stacked(rows):
                 _fail(owners, step.failed)
                 advance(step.steps[0].taken)
-    for point, original, other in zip(points, originals, retrained, strict=True):
-        prepared, w_0 = point.prepared, original if other is None else other
+    for point, original, second in zip(points, originals, retrained, strict=True):
+        prepared, w_0 = point.prepared, original if second is None else second
         start = Learner.start(original.weights, {})
         recording = Recording.start(
             prepared.recorded, start, prepared.records, prepared.config.training.checkpoint_every
@@ -283,8 +317,9 @@ def _train(points: Sequence[Point], seconds: Stopwatch, workers: Executor | None
                         _measure(point, own, final=taken == last)
 
 
-def _measure(point: Point, step: Any, *, final: bool) -> None:
-    assert point.measurer is not None and point.trained is not None
+def _measure(point: Point, step: Step, *, final: bool) -> None:
+    assert point.measurer is not None
+    assert point.trained is not None
     try:
         point.outcome.rows.append(point.measurer.measure(step, point.trained, final=final))
     except Diverged as error:
@@ -354,8 +389,9 @@ class _Curvature:
             share = sizes[1] / sizes[0]
             operator = StackedHalves(self._hessian(between, 1), self._hessian(between, 2), share)
         spaces = stacked_krylov(operator, pushes, products)
+        finite = torch.stack(spaces.diagonal + spaces.beside + [spaces.leftover]).isfinite().all(0)
         for k in rows:
-            known = bool(spaces.products[k])
+            known = bool(spaces.products[k]) and bool(finite[k])  # else nothing was forgotten yet, or it diverges
             cast(_Measurer, self.points[k].measurer).ahead = (
                 forecast_in(spaces.row(k), share, trained[k].recording, has_buffers=False) if known else None
             )

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from unlearn.data.split import Split
 from unlearn.models.network import Network
 from unlearn.penalties import Penalty
 from unlearn.train.learner import Learner
@@ -68,7 +69,9 @@ class StackedObjective:
             The stack.
         """
         splits = {id(each.split): each.split for each in objectives}
-        starts, held, place = {}, {}, 0
+        starts: dict[int, int] = {}
+        held: dict[int, Split] = {}
+        place = 0
         for key, split in splits.items():
             known = next((other for other in held if _same(splits[other].inputs, split.inputs)
                           and _same(splits[other].labels, split.labels)), None)  # fmt: skip
@@ -154,13 +157,13 @@ def train_stacked(rows: Sequence[Row]) -> Iterator[StackedStep]:
     recipes = [row.recipe for row in rows]
     objective = StackedObjective.of([recipe.objective for recipe in recipes])
     weights, velocity, gradient, loss = _stack(rows)
-    like = {"dtype": weights.dtype}
-    momentum = torch.tensor([[recipe.optimizer.momentum] for recipe in recipes], **like)
-    decay = torch.tensor([[recipe.optimizer.weight_decay] for recipe in recipes], **like)
+    dtype = weights.dtype
+    momentum = torch.tensor([[recipe.optimizer.momentum] for recipe in recipes], dtype=dtype)
+    decay = torch.tensor([[recipe.optimizer.weight_decay] for recipe in recipes], dtype=dtype)
     with_momentum, with_decay = bool(momentum.any()), bool(decay.any())
     alive = torch.ones(len(rows), dtype=torch.bool)
     for epoch in range(max((recipe.schedule.epochs for recipe in recipes), default=0)):
-        plan = _plan(rows, epoch, weights.dtype)
+        plan = _plan(rows, epoch, dtype)
         for place, batches in enumerate(zip(*plan.batches, strict=True)):
             step = batches[0].step
             if step >= recipes[0].schedule.total_steps:
@@ -183,7 +186,7 @@ def train_stacked(rows: Sequence[Row]) -> Iterator[StackedStep]:
                 pull = torch.addcmul(pull, weights, decay)
             if with_momentum:
                 pull = torch.addcmul(pull, velocity, momentum)
-            sizes = torch.tensor(rates, **like)[:, None]
+            sizes = torch.tensor(rates, dtype=dtype)[:, None]
             if bool(stepping.all()):
                 velocity.copy_(pull)
                 weights.sub_(sizes * pull)
