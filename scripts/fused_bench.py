@@ -28,7 +28,13 @@ from unlearn.pipeline.run import run
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
 
-clock = time.perf_counter
+def clock() -> tuple[float, float]:
+    return time.perf_counter(), time.process_time()
+
+
+def since(start: tuple[float, float]) -> tuple[float, float]:
+    now = clock()
+    return now[0] - start[0], now[1] - start[1]
 
 
 def configs(points: int, extra: list[str]) -> list[DictConfig]:
@@ -44,22 +50,22 @@ def configs(points: int, extra: list[str]) -> list[DictConfig]:
     return made
 
 
-def separate(some: list[DictConfig], folder: Path) -> list[float]:
+def separate(some: list[DictConfig], folder: Path) -> list[tuple[float, float]]:
     seconds = []
     for place, cfg in enumerate(some):
         start = clock()
         run(cfg, folder / f"separate{place}")
-        seconds.append(clock() - start)
+        seconds.append(since(start))
     return seconds
 
 
-def fused(some: list[DictConfig], folder: Path) -> float:
+def fused(some: list[DictConfig], folder: Path) -> tuple[float, float]:
     start = clock()
     (stack,), _ = stacks(some, len(some))
     compute(list(stack.values()))
     for place, point in stack.items():
         finish(point, folder / f"fused{place}")
-    return clock() - start
+    return since(start)
 
 
 def main() -> None:
@@ -74,16 +80,22 @@ def main() -> None:
     ratios = []
     for number in range(asked.rounds + 1):
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-            alone = statistics.median(separate(made[: asked.separate], Path(folder)))
+            alone = [
+                statistics.median(kind) for kind in zip(*separate(made[: asked.separate], Path(folder)), strict=True)
+            ]
             together = fused(made, Path(folder))
         if number == 0:
             continue  # imports and first calls
-        ratios.append(alone * asked.points / together)
+        wall, cpu = (one * asked.points / all_ for one, all_ in zip(alone, together, strict=True))
+        ratios.append((wall, cpu))
         print(
-            f"{asked.points} points: one alone {alone:.2f} s, all fused {together:.2f} s, ratio {ratios[-1]:.2f}",
+            f"{asked.points} points: alone {alone[0]:.2f} s each ({alone[1]:.2f} of CPU), "
+            f"fused {together[0]:.2f} s in all ({together[1]:.2f} of CPU), ratio {wall:.2f} (of CPU {cpu:.2f})",
             flush=True,
         )
-    print(f"ratio {min(ratios):.2f} to {max(ratios):.2f}; {os.cpu_count()} cores, torch {torch.__version__}")
+    for name, kind in zip(("wall", "CPU"), zip(*ratios, strict=True), strict=True):
+        print(f"ratio of {name} time {min(kind):.2f} to {max(kind):.2f}")
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}")
 
 
 if __name__ == "__main__":

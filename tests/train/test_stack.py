@@ -27,7 +27,7 @@ PENALTIES = {
 
 
 def rows(objective, penalties, forget, **options):
-    """Rows that differ in seed, penalty strength, lr, momentum and weight decay; half of them never see the forget set."""
+    """Rows that differ in seed, strength, lr, momentum and weight decay; every second never sees the forget set."""
     made = []
     for place, penalty in enumerate(penalties):
         plan = recipe(

@@ -28,7 +28,7 @@ from unlearn.pipeline.measure import Measurer
 from unlearn.pipeline.prepare import Prepared, prepare
 from unlearn.pipeline.run import Outcome, conclude, recorded
 from unlearn.pipeline.stopwatch import Stopwatch
-from unlearn.records.provenance import PACKAGE, git_state
+from unlearn.records.provenance import code_state
 from unlearn.train.hessian import SMALL
 from unlearn.train.learner import Learner
 from unlearn.train.loop import Step
@@ -83,7 +83,7 @@ class Point:
     Attributes:
         cfg: its composed config.
         prepared: ready to start.
-        git: the state of the code.
+        code: what code runs.
         outcome: its rows, and its share of the seconds.
         error: why it stopped early, or None.
         trained: M, M' and the recording; None before the recorded phase.
@@ -92,7 +92,7 @@ class Point:
 
     cfg: DictConfig
     prepared: Prepared
-    git: dict[str, Any]
+    code: dict[str, Any]
     outcome: Outcome
     error: Diverged | None = None
     trained: Trained | None = None
@@ -162,7 +162,7 @@ def stacks(configs: Sequence[DictConfig], most: int) -> tuple[list[dict[int, Poi
     loaded: dict[str, Data] = {}
     reasons: dict[int, str] = {}
     groups: dict[str, dict[int, Point]] = {}
-    git = git_state(PACKAGE)
+    code = code_state()
     for place, cfg in enumerate(configs):
         outcome = Outcome()
         try:
@@ -180,7 +180,7 @@ def stacks(configs: Sequence[DictConfig], most: int) -> tuple[list[dict[int, Poi
             reasons[place] = reason
             continue
         loaded.setdefault(data, prepared.data)
-        groups.setdefault(stack_key(cfg, prepared), {})[place] = Point(cfg, prepared, git, outcome)
+        groups.setdefault(stack_key(cfg, prepared), {})[place] = Point(cfg, prepared, code, outcome)
     found = []
     for group in groups.values():
         places = list(group)
@@ -229,7 +229,7 @@ def finish(point: Point, path: Path) -> dict[str, Any]:
     Raises:
         Diverged: the point did; what was measured until then is in the folder.
     """
-    with recorded(point.cfg, point.prepared, path, point.outcome, point.git) as (folder, sink):
+    with recorded(point.cfg, point.prepared, path, point.outcome, point.code) as (folder, sink):
         for row in point.outcome.rows:
             folder.append(row)
             sink.log(row)
@@ -239,7 +239,7 @@ def finish(point: Point, path: Path) -> dict[str, Any]:
         assert point.measurer is not None
         assert point.measurer.unlearned is not None
         conclude(point.prepared, point.trained, point.measurer.unlearned, folder, sink, point.outcome)
-    report.show(point.outcome.summary, point.prepared.config.conventions.headline_error, path)
+    report.line(point.outcome.summary, path)  # a table a point would take as long as a point
     return point.outcome.summary
 
 

@@ -79,7 +79,7 @@ def run(cfg: DictConfig, path: Path) -> dict[str, Any]:
 
 @contextmanager
 def recorded(
-    cfg: DictConfig, prepared: Prepared, path: Path, outcome: Outcome, git: dict[str, Any] | None = None
+    cfg: DictConfig, prepared: Prepared, path: Path, outcome: Outcome, code: dict[str, Any] | None = None
 ) -> Iterator[tuple[RunFolder, Sink]]:
     """Open a run's folder and sink; write who, what and how before, and the summary after.
 
@@ -88,7 +88,7 @@ def recorded(
         prepared: the run.
         path: the run's folder; must not hold a run yet.
         outcome: its summary is written at the end.
-        git: the state of the code, where it is known already.
+        code: what code runs, where that is known already.
 
     Yields:
         The folder and the sink.
@@ -98,7 +98,7 @@ def recorded(
     """
     folder = RunFolder.create(path)
     folder.write_config(OmegaConf.to_yaml(cfg, resolve=True))
-    record = _provenance(prepared, git)
+    record = _provenance(prepared, code)
     folder.write_json("provenance", record)
     config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     with prepared.logger.open(folder.path, config, **report.labels(prepared.names, folder.path)) as sink:
@@ -283,7 +283,7 @@ def _save_weights(prepared: Prepared, folder: RunFolder, models: dict[str, tuple
         folder.save_weights(name, {**prepared.network.layout.views(weights), **buffers})
 
 
-def _provenance(prepared: Prepared, git: dict[str, Any] | None) -> dict[str, Any]:
+def _provenance(prepared: Prepared, code: dict[str, Any] | None) -> dict[str, Any]:
     device = prepared.device
     return provenance(
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
@@ -291,5 +291,5 @@ def _provenance(prepared: Prepared, git: dict[str, Any] | None) -> dict[str, Any
         seed=prepared.config.seed,
         schedule=prepared.recorded.schedule.fingerprint(),
         data=prepared.data.train.fingerprint(),
-        git=git,
+        code=code,
     )

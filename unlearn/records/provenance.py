@@ -33,7 +33,7 @@ def provenance(
     schedule: str,
     data: str,
     source: Path = PACKAGE,
-    git: dict[str, Any] | None = None,
+    code: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Describe a run at its start.
 
@@ -44,7 +44,7 @@ def provenance(
         schedule: the schedule's fingerprint.
         data: the data's fingerprint.
         source: the folder of the code.
-        git: its `git_state`, where that was read already; it takes three processes.
+        code: its `code_state`, where that was read already: it takes three processes and the metadata of all libraries.
 
     Returns:
         A JSON-ready mapping; what cannot be known is None.
@@ -52,7 +52,6 @@ def provenance(
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": _command_line(),
-        "git": git or git_state(source),
         "seed": seed,
         "schedule": schedule,
         "data": data,
@@ -61,8 +60,20 @@ def provenance(
         "cpus": os.cpu_count(),
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "libraries": {name: _version(name) for name in LIBRARIES},
+        **(code or code_state(source)),
     }
+
+
+def code_state(source: Path = PACKAGE) -> dict[str, Any]:
+    """Say what code runs: ours, and that of the libraries.
+
+    Args:
+        source: the folder of the code.
+
+    Returns:
+        `git`, as `git_state` gives it, and `libraries`, their versions.
+    """
+    return {"git": git_state(source), "libraries": {name: _version(name) for name in LIBRARIES}}
 
 
 def git_state(source: Path) -> dict[str, Any]:
