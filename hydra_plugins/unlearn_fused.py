@@ -17,7 +17,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict, read_write
 
 if TYPE_CHECKING:
-    from unlearn.pipeline.fused import Point
+    from unlearn.pipeline.stacking import Point
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,8 @@ class FusedLauncher(Launcher):
         Returns:
             What each came to, in the same order.
         """
-        from unlearn.pipeline.fused import compute, stacks
+        from unlearn.pipeline.fused import compute
+        from unlearn.pipeline.stacking import stacks
 
         setup_globals()
         self._log_as_sweep()

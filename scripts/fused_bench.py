@@ -22,8 +22,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from unlearn.pipeline.config import register
-from unlearn.pipeline.fused import compute, finish, stacks
+from unlearn.pipeline.fused import compute, finish
 from unlearn.pipeline.run import run
+from unlearn.pipeline.stacking import stacks
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 

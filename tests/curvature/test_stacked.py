@@ -14,10 +14,9 @@ from unlearn.curvature.stacked import (
     StackedHalves,
     StackedHessian,
     StackedKrylov,
-    StackedTracker,
     stacked_krylov,
-    stacked_lanczos,
 )
+from unlearn.curvature.stacked_lanczos import StackedTracker, stacked_lanczos
 from unlearn.curvature.tracker import Tracker, Warmth
 
 DIM, ROWS = 30, 5

@@ -10,8 +10,9 @@ import pytest
 from safetensors.torch import load_file
 
 from unlearn.__main__ import main
-from unlearn.pipeline.fused import compute, finish, stacks
+from unlearn.pipeline.fused import compute, finish
 from unlearn.pipeline.run import run
+from unlearn.pipeline.stacking import stacks
 from unlearn.values.errors import Diverged, UserError
 
 MLP = ("model=mlp", "model.activation=gelu", "model.widths=[12,8]", "measure.every=2")
