@@ -4,7 +4,9 @@ import logging
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -37,11 +39,15 @@ def one_line(error: BaseException) -> str:
     return " ".join(line for line in lines if line and not line.startswith(_NOISE)) or type(error).__name__
 
 
-def task(cfg: DictConfig) -> float | None:
+Work = Callable[[DictConfig, Path], dict[str, Any]]
+
+
+def task(cfg: DictConfig, work: Work | None = None) -> float | None:
     """Do one job.
 
     Args:
         cfg: the composed config.
+        work: does it in a folder and gives the summary; None is the run itself.
 
     Returns:
         The verification error, for sweepers that optimise.
@@ -55,7 +61,7 @@ def task(cfg: DictConfig) -> float | None:
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
         before = sweep.state_of(folder)
-        summary = run(cfg, folder)
+        summary = (work or run)(cfg, folder)
         value = summary["verification_error"]
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             if before in sweep.DONE:  # as `run` has said
@@ -70,11 +76,12 @@ def task(cfg: DictConfig) -> float | None:
     return None if value is None else float(value)
 
 
-def point(cfg: DictConfig) -> float | None:
+def point(cfg: DictConfig, work: Work | None = None) -> float | None:
     """Do one point of a sweep. One that fails says so in its own folder, and the others go on.
 
     Args:
         cfg: the composed config.
+        work: as for `task`.
 
     Returns:
         The verification error, for sweepers that optimise; None where the point failed.
@@ -91,7 +98,7 @@ def point(cfg: DictConfig) -> float | None:
             return None  # another sweep is at it; the sweeper waits for it
         (folder / "failed.json").unlink(missing_ok=True)
         try:
-            return task(cfg)
+            return task(cfg, work)
         except Exception as error:
             text = one_line(error) if isinstance(error, EXPECTED) else f"{type(error).__name__}: {error}"
             logging.getLogger(__name__).error("error: %s: %s", folder.name, text)

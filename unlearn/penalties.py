@@ -1,4 +1,4 @@
-"""Floor 1: penalties added to the cross-entropy. Each is a frozen dataclass; a new one overrides one method or both."""
+"""Floor 1: penalties added to the cross-entropy. Each is a frozen dataclass of a strength times one or two formulas."""
 
 from dataclasses import dataclass
 
@@ -13,11 +13,41 @@ from unlearn.values.flat import norm
 class Penalty:
     """No penalty, and the base of the others.
 
+    Every penalty is linear in its strength. `each_of_logits` and `unit_of_weights` leave the strength out, so that a
+    stack of models whose strengths differ shares one formula (`unlearn/train/stack.py`).
+
     Attributes:
         name: for logs.
     """
 
     name: str
+
+    @property
+    def strength(self) -> float:
+        """What the penalty is multiplied with."""
+        return 0.0
+
+    def each_of_logits(self, logits: Tensor) -> Tensor:
+        """Penalise the output of each point, at strength 1.
+
+        Args:
+            logits: shape (b, num_classes).
+
+        Returns:
+            Shape (b,).
+        """
+        return logits.new_zeros(len(logits))
+
+    def unit_of_weights(self, weights: Tensor) -> Tensor:
+        """Penalise weights, whatever the batch, at strength 1.
+
+        Args:
+            weights: flat, shape (dim,).
+
+        Returns:
+            A scalar.
+        """
+        return weights.new_zeros(())
 
     def of_logits(self, logits: Tensor) -> Tensor:
         """Penalise outputs, as a mean over the batch.
@@ -28,7 +58,9 @@ class Penalty:
         Returns:
             A scalar.
         """
-        return logits.new_zeros(())
+        if not self.strength:  # the default; a dozen small operations a pass would give 0
+            return logits.new_zeros(())
+        return self.strength * self.each_of_logits(logits).mean()
 
     def of_weights(self, weights: Tensor) -> Tensor:
         """Penalise weights, whatever the batch.
@@ -39,7 +71,7 @@ class Penalty:
         Returns:
             A scalar.
         """
-        return weights.new_zeros(())
+        return self.strength * self.unit_of_weights(weights)
 
 
 @dataclass(frozen=True)
@@ -59,19 +91,22 @@ class SDPenalty(Penalty):
         at_least("penalty.gamma", self.gamma, 0)
         choice("penalty.normalisation", self.normalisation, ("per_class", "none"))
 
-    def of_logits(self, logits: Tensor) -> Tensor:
-        """Give gamma * mean_b std_c(logits), divided by the number of classes with `per_class`.
+    @property
+    def strength(self) -> float:
+        """The gamma."""
+        return self.gamma
+
+    def each_of_logits(self, logits: Tensor) -> Tensor:
+        """Give std_c(logits), divided by the number of classes with `per_class`.
 
         Args:
             logits: shape (b, num_classes).
 
         Returns:
-            A scalar.
+            Shape (b,).
         """
-        if not self.gamma:  # the default; a dozen small operations a pass would give 0
-            return logits.new_zeros(())
-        spread = spread_of(logits).mean()
-        return self.gamma * (spread / logits.shape[1] if self.normalisation == "per_class" else spread)
+        spread = spread_of(logits)
+        return spread / logits.shape[1] if self.normalisation == "per_class" else spread
 
 
 @dataclass(frozen=True)
@@ -89,8 +124,13 @@ class L2Penalty(Penalty):
     def __post_init__(self) -> None:
         at_least("penalty.gamma", self.gamma, 0)
 
-    def of_weights(self, weights: Tensor) -> Tensor:
-        """Give gamma / 2 * norm(weights)^2; where `detached`, gamma * norm(weights) without a gradient.
+    @property
+    def strength(self) -> float:
+        """The gamma."""
+        return self.gamma
+
+    def unit_of_weights(self, weights: Tensor) -> Tensor:
+        """Give norm(weights)^2 / 2; where `detached`, norm(weights) without a gradient.
 
         Args:
             weights: flat, shape (dim,).
@@ -99,8 +139,8 @@ class L2Penalty(Penalty):
             A scalar.
         """
         if self.detached:
-            return self.gamma * norm(weights.detach()).to(weights)
-        return self.gamma / 2 * weights.dot(weights)
+            return norm(weights.detach()).to(weights)
+        return weights.dot(weights) / 2
 
 
 def spread_of(logits: Tensor) -> Tensor:

@@ -93,12 +93,38 @@ class Lanczos:
             others = values[torch.arange(len(values)) != lead]
             if len(others):
                 gap = float((others - theta).abs().min())
-            # twice, because a Ritz value that has not converged makes the gap look wider than it is
-            error = min(residual, 2 * residual**2 / gap) if gap > residual else residual
-            converged = error < self.tolerance * max(abs(theta), torch.finfo(start.dtype).tiny) or space.exhausted
+            error = error_of(residual, gap)
+            converged = self.enough(error, theta, start.dtype) or space.exhausted
             if converged or space.products >= self.max_products:
                 vector = space.combine(vectors[:, lead])
                 return Extreme(theta, vector, residual, space.products, converged, gap, error)
+
+    def enough(self, error: float, theta: float, dtype: torch.dtype) -> bool:
+        """Say whether to stop.
+
+        Args:
+            error: the estimate of |theta - eigenvalue|.
+            theta: the leading Ritz value.
+            dtype: of the vectors.
+
+        Returns:
+            Whether the error is within the tolerance.
+        """
+        return error < self.tolerance * max(abs(theta), torch.finfo(dtype).tiny)
+
+
+def error_of(residual: float, gap: float) -> float:
+    """Estimate the error of a Ritz value.
+
+    Args:
+        residual: norm(A x - theta x).
+        gap: its distance to the nearest other Ritz value; 0 where there is none.
+
+    Returns:
+        min(residual, 2 residual^2 / gap), an estimate of |theta - eigenvalue|.
+    """
+    # twice, because a Ritz value that has not converged makes the gap look wider than it is
+    return min(residual, 2 * residual**2 / gap) if gap > residual else residual
 
 
 @dataclass(frozen=True)

@@ -51,11 +51,41 @@ def forecast(recording: Recording, operator: Operator, products: int, has_buffer
     Returns:
         The prediction; None before the first visit, and where the removal is zero.
     """
-    visited = recording.visited
-    if visited is None or visited.push_sum is None or not bool(visited.push_sum.any()):
+    push = removal(recording)
+    if push is None:
         return None
-    flow = recording.flow()
-    space, visits = krylov(operator, visited.push_sum, products), visited.all()
+    share = operator.share if isinstance(operator, Halves) else None
+    return forecast_in(krylov(operator, push, products), share, recording, has_buffers)
+
+
+def removal(recording: Recording) -> Tensor | None:
+    """Give the vector that the Krylov space of a forecast starts at.
+
+    Args:
+        recording: of M.
+
+    Returns:
+        The sum of the removals, shape (dim,); None before the first visit, and where it is zero.
+    """
+    push = None if recording.visited is None else recording.visited.push_sum
+    return push if push is not None and bool(push.any()) else None
+
+
+def forecast_in(space: Krylov, share: float | None, recording: Recording, has_buffers: bool) -> Forecast:
+    """Predict w' - w_t from a Krylov space that is there already.
+
+    Args:
+        space: of the Hessian, started at the removal.
+        share: weight of the first of two halves of the sample; None where the operator had no halves.
+        recording: of M, with at least one visit.
+        has_buffers: whether the network has BatchNorm.
+
+    Returns:
+        The prediction.
+    """
+    visited = recording.visited
+    assert visited is not None  # it has a visit
+    flow, visits = recording.flow(), visited.all()
     coordinates = transport(space, visits, flow, clamp=False)
     size = float(torch.linalg.vector_norm(coordinates))
     m = space.products
@@ -72,7 +102,7 @@ def forecast(recording: Recording, operator: Operator, products: int, has_buffer
         flags.append("growth")
     if flow.rates[-1] * float(ritz.abs().max()) > 1:
         flags.append("lr_sigma")
-    if isinstance(operator, Halves) and _disagree(space, operator.share, size, visits, flow):
+    if share is not None and _disagree(space, share, size, visits, flow):
         flags.append("half_samples")
     if has_buffers:
         flags.append("batchnorm")

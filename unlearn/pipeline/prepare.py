@@ -65,11 +65,12 @@ class Prepared:
         return self.recorded.objective.network
 
 
-def prepare(cfg: DictConfig) -> Prepared:
+def prepare(cfg: DictConfig, data: Data | None = None) -> Prepared:
     """Build all parts of a run and check them against each other.
 
     Args:
         cfg: the composed config.
+        data: what `dataset` would load, where that is there already.
 
     Returns:
         The run, ready to start.
@@ -89,8 +90,9 @@ def prepare(cfg: DictConfig) -> Prepared:
     if config.measure.krylov and config.measure.hessian_samples:
         records |= {"visits"}
     device = pick_device(config.device)
-    loaded = parts["dataset"].load(config.seed)
-    data = encode(loaded, parts["dataset"].name, parts["model"], feature_folder(config.store), device)
+    if data is None:
+        loaded = parts["dataset"].load(config.seed)
+        data = encode(loaded, parts["dataset"].name, parts["model"], feature_folder(config.store), device)
     for key, phase in (("pretraining", config.pretraining), ("training", config.training)):
         if not 1 <= phase.batch_size <= len(data.train):
             raise UserError(

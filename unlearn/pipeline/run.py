@@ -2,6 +2,8 @@
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,6 +17,7 @@ from torch import Tensor
 from unlearn.data.split import Split
 from unlearn.figures.run import draw
 from unlearn.log.sink import Sink
+from unlearn.methods.method import Unlearned
 from unlearn.metrics.accuracy import accuracy
 from unlearn.models.network import Buffers
 from unlearn.pipeline import report, stages
@@ -28,7 +31,7 @@ from unlearn.records.folder import RunFolder
 from unlearn.records.provenance import provenance
 from unlearn.store.entries import Alone, Store
 from unlearn.train.hessian import SMALL
-from unlearn.train.recording import vectors_needed
+from unlearn.train.recording import Trained, vectors_needed
 from unlearn.values.errors import Diverged
 from unlearn.values.measurement import Measurement
 
@@ -43,11 +46,15 @@ class Outcome:
         rows: the measured steps.
         seconds: by stage.
         summary: of the end.
+        reused: by stage, whether the store had it.
+        on_file: step of the last row that was on disk before.
     """
 
     rows: list[Measurement] = field(default_factory=list)
     seconds: Stopwatch = field(default_factory=Stopwatch)
     summary: dict[str, Any] = field(default_factory=dict)
+    reused: dict[str, bool] = field(default_factory=dict)
+    on_file: int = 0
 
 
 def run(cfg: DictConfig, path: Path) -> dict[str, Any]:
@@ -69,45 +76,91 @@ def run(cfg: DictConfig, path: Path) -> dict[str, Any]:
         settle(prepared)
     outcome.seconds.device = prepared.device
     _announce(prepared)
-    config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
-    folder = RunFolder.create(path, config)
+    folder = open_folder(cfg, path)
     if (summary := folder.finished()) is not None:
         logger.info("%s: is done already", path)
         return summary
+    with recorded(cfg, prepared, folder, outcome) as sink, Watch(prepared.config.checkpoint.minutes) as watch:
+        store = _store(prepared, folder)
+        job = Job(prepared, outcome.seconds, watch, store, _short(folder.path), outcome.reused)
+        pair = stages.pair(job, lambda row: _emit(row, folder, sink, outcome))
+        trained = pair.trained
+        unlearned = stages.unlearned(job, trained)
+        last = judge(pair.look, trained.original, trained.retrained, unlearned)
+        _emit(Measurement(**pair.look.columns, **last), folder, sink, outcome)
+        conclude(prepared, trained, unlearned, folder, sink, outcome)
+    return outcome.summary
+
+
+def open_folder(cfg: DictConfig, path: Path) -> RunFolder:
+    """Open a run's folder for a config.
+
+    Args:
+        cfg: the composed config.
+        path: the folder.
+
+    Returns:
+        The folder, which holds no other run.
+    """
+    return RunFolder.create(path, cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True)))
+
+
+@contextmanager
+def recorded(cfg: DictConfig, prepared: Prepared, folder: RunFolder, outcome: Outcome) -> Iterator[Sink]:
+    """Open a run's sink; write who, what and how before, and the summary after.
+
+    Args:
+        cfg: the composed config.
+        prepared: the run.
+        folder: the run's.
+        outcome: its summary is written at the end.
+
+    Yields:
+        The sink.
+
+    Raises:
+        Diverged: what the block raised; the summary says so.
+    """
     folder.write_config(OmegaConf.to_yaml(cfg, resolve=True))
     record = _provenance(prepared)
     folder.write_json("provenance", record)
-    labels = report.labels(prepared.names, folder.path)
-    watch = Watch(prepared.config.checkpoint.minutes)
-    with prepared.logger.open(folder.path, config, **labels) as sink, watch:
-        job = Job(prepared, outcome.seconds, watch, _store(prepared, folder), _short(folder.path), {})
+    config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
+    with prepared.logger.open(folder.path, config, **report.labels(prepared.names, folder.path)) as sink:
         try:
-            _stages(job, folder, sink, outcome)
+            yield sink
         except Diverged as error:
             outcome.summary = summarise(outcome.rows, status="diverged", error=str(error), diverged_at=error.step)
             raise
         finally:
             if outcome.summary:
-                outcome.summary |= {"seconds": dict(outcome.seconds.seconds), "reused": job.reused}
+                outcome.summary |= {"seconds": dict(outcome.seconds.seconds), "reused": outcome.reused}
                 folder.write_json("provenance", {**record, "seconds": outcome.summary["seconds"]})
                 folder.write_json("summary", outcome.summary)  # last: it says that the run is done
                 sink.summary(outcome.summary)
-    return outcome.summary
 
 
-def _stages(job: Job, folder: RunFolder, sink: Sink, outcome: Outcome) -> None:
-    prepared, on_file = job.prepared, folder.last_row()
+def _emit(row: Measurement, folder: RunFolder, sink: Sink, outcome: Outcome) -> None:
+    if not outcome.rows:
+        outcome.on_file = folder.last_row()
+    outcome.rows.append(row)
+    if row.step > outcome.on_file:  # a run that goes on has the others already
+        folder.append(row)
+    sink.log(row)
 
-    def emit(row: Measurement) -> None:
-        outcome.rows.append(row)
-        if row.step > on_file:  # a run that goes on has the others already
-            folder.append(row)
-        sink.log(row)
 
-    pair = stages.pair(job, emit)
-    trained = pair.trained
-    unlearned = stages.unlearned(job, trained)
-    emit(Measurement(**pair.look.columns, **judge(pair.look, trained.original, trained.retrained, unlearned)))
+def conclude(
+    prepared: Prepared, trained: Trained, unlearned: Unlearned, folder: RunFolder, sink: Sink, outcome: Outcome
+) -> None:
+    """Evaluate, summarise and draw, after the last step.
+
+    Args:
+        prepared: the run.
+        trained: M, M' and the recording.
+        unlearned: M''.
+        folder: gets the weights, the summary and the figures.
+        sink: gets the figures.
+        outcome: gets the summary.
+    """
     models = {
         "initial": (trained.recording.initial.weights, trained.recording.initial.buffers),
         "original": (trained.original.weights, trained.original.buffers),

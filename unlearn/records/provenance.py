@@ -27,7 +27,13 @@ LIBRARIES = (
 
 
 def provenance(
-    *, device: str, threads: int, seed: int, schedule: str, data: str, source: Path = PACKAGE
+    *,
+    device: str,
+    threads: int,
+    seed: int,
+    schedule: str,
+    data: str,
+    source: Path = PACKAGE,
 ) -> dict[str, Any]:
     """Describe a run at its start.
 
@@ -45,7 +51,6 @@ def provenance(
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": _command_line(),
-        "git": git_state(source),
         "seed": seed,
         "schedule": schedule,
         "data": data,
@@ -54,11 +59,24 @@ def provenance(
         "cpus": os.cpu_count(),
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "libraries": {name: _version(name) for name in LIBRARIES},
+        **code_state(source),
     }
 
 
 @cache
+def code_state(source: Path = PACKAGE) -> dict[str, Any]:
+    """Say what code runs: ours, and that of the libraries.
+
+    Args:
+        source: the folder of the code.
+
+    Returns:
+        `git`, as `git_state` gives it, and `libraries`, their versions. Looked up once: a process keeps the code that
+        it started with.
+    """
+    return {"git": git_state(source), "libraries": {name: _version(name) for name in LIBRARIES}}
+
+
 def git_state(source: Path) -> dict[str, Any]:
     """Read the commit that a folder's code was checked out from.
 
@@ -67,7 +85,7 @@ def git_state(source: Path) -> dict[str, Any]:
 
     Returns:
         `commit`, 40 hexadecimal digits, and `dirty`, whether anything differs from it; both None where there is no
-        git, or no checkout that holds this folder's files. Looked up once: a process keeps the code it started with.
+        git, or no checkout that holds this folder's files.
     """
     # an installed package can lie inside somebody else's checkout: that one's commit says nothing about it
     if _git(source, "ls-files", "--error-unmatch", "__init__.py") is None:

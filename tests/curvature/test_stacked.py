@@ -1,0 +1,146 @@
+"""Stacked curvature against the single one, in float64."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from unlearn.curvature.estimators import Lanczos
+from unlearn.curvature.krylov import krylov
+from unlearn.curvature.operator import Halves, Hessian, Matrix
+from unlearn.curvature.stacked import (
+    StackedHalves,
+    StackedHessian,
+    StackedKrylov,
+    stacked_krylov,
+)
+from unlearn.curvature.stacked_lanczos import StackedTracker, stacked_lanczos
+from unlearn.curvature.tracker import Tracker, Warmth
+
+DIM, ROWS = 30, 5
+
+
+@dataclass(frozen=True)
+class Matrices:
+    entries: Tensor
+
+    def matvec(self, vectors, going):
+        return torch.einsum("kij,kj->ki", self.entries, vectors)
+
+
+def symmetric(seed, scale=1.0):
+    stream = torch.Generator().manual_seed(seed)
+    root = torch.randn(ROWS, DIM, DIM, generator=stream, dtype=torch.float64)
+    return root + root.mT + scale * torch.diag(torch.linspace(-3, 12, DIM, dtype=torch.float64))
+
+
+def vectors(seed):
+    return torch.randn(ROWS, DIM, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 5])
+def test_products_are_those_of_each_row(chunk):
+    def loss(row, k):
+        return (row.sin() * row.roll(1)).sum() * (k + 1) + row.pow(4).sum()
+
+    weights, directions = vectors(0), vectors(1)
+
+    def losses(some, rows):
+        return torch.stack([loss(row, k) for row, k in zip(some, range(ROWS)[rows], strict=True)])
+
+    going = torch.tensor([True, False, True, True, True])
+    with ThreadPoolExecutor(2) as pool:
+        found = [StackedHessian(weights, losses, chunk, workers).matvec(directions, going) for workers in (None, pool)]
+    for k in going.nonzero().flatten().tolist():
+        expected = Hessian(weights[k], [(1.0, lambda row, k=k: loss(row, k))]).matvec(directions[k])
+        assert torch.allclose(found[0][k], expected, rtol=0, atol=1e-12)
+    assert found[0].equal(found[1])
+    assert bool(found[0][1].any()) == (chunk > 1)  # alone in its chunk it costs no product
+
+
+def test_losses_linear_in_the_weights_have_no_curvature():
+    operator = StackedHessian(vectors(0), lambda some, rows: some.sum(1), 2)
+    assert not operator.matvec(vectors(1), torch.ones(ROWS, dtype=torch.bool)).any()
+
+
+@pytest.mark.parametrize("products", [1, 4, DIM + 3])
+def test_spaces_are_those_of_each_row(products):
+    entries, starts = symmetric(0), vectors(1)
+    found = stacked_krylov(Matrices(entries), starts, products)
+    for k in range(ROWS):
+        alone, row = krylov(Matrix(entries[k]), starts[k], products), found.row(k)
+        assert (row.products, row.exhausted) == (alone.products, alone.exhausted)
+        assert row.size == pytest.approx(alone.size)
+        assert torch.allclose(row.tridiagonal(), alone.tridiagonal(), rtol=0, atol=1e-8)
+        assert torch.allclose(torch.stack(row.basis), torch.stack(alone.basis), rtol=0, atol=1e-8)
+        if not alone.exhausted:
+            assert row.leftover == pytest.approx(alone.leftover)
+
+
+def test_a_space_that_ends_early_and_one_that_is_not_there():
+    entries, starts = symmetric(0), vectors(1)
+    entries[1] = torch.eye(DIM, dtype=torch.float64)
+    starts[2] = 0
+    found = stacked_krylov(Matrices(entries), starts, 4)
+    assert found.products.tolist() == [4, 1, 0, 4, 4]
+    assert found.row(1).exhausted
+    assert found.row(1).tridiagonal().tolist() == [[pytest.approx(1)]]
+
+
+def test_halves_are_projected_as_in_one_row():
+    one, other, starts = symmetric(0), symmetric(5), vectors(1)
+    found = stacked_krylov(StackedHalves(Matrices(one), Matrices(other), 0.25), starts, 4)
+    for k in range(ROWS):
+        alone = krylov(Halves(Matrix(one[k]), Matrix(other[k]), 0.25), starts[k], 4)
+        for half, expected in zip(found.row(k).halves(0.25), alone.halves(0.25), strict=True):
+            assert torch.allclose(half, expected, rtol=0, atol=1e-9)
+
+
+def test_lanczos_stops_each_row_where_it_would_alone():
+    entries, starts = symmetric(0, 3.0), vectors(1)
+    lanczos = Lanczos("lanczos", 1e-6, 20)
+    found = stacked_lanczos(lanczos, Matrices(entries), starts, [0.0] * ROWS, [0, 2, 3, 4])
+    assert found.keys() == {0, 2, 3, 4}
+    assert len({each.products for each in found.values()}) > 1
+    for k, each in found.items():
+        alone = lanczos(Matrix(entries[k]), starts[k])
+        assert (each.products, each.converged) == (alone.products, alone.converged)
+        assert each.value == pytest.approx(alone.value, abs=1e-10)
+        assert each.error == pytest.approx(alone.error, rel=1e-4)
+        assert torch.allclose(each.vector, alone.vector, rtol=0, atol=1e-8)
+
+
+def test_a_row_that_is_not_finite_leaves_the_others_alone():
+    entries, starts = symmetric(0), vectors(1)
+    entries[3] = float("nan")
+    lanczos = Lanczos("lanczos", 1e-6, 20)
+    found = stacked_lanczos(lanczos, Matrices(entries), starts, [0.0] * ROWS, range(ROWS))
+    assert not torch.tensor(found[3].value).isfinite()
+    assert found[0].value == pytest.approx(lanczos(Matrix(entries[0]), starts[0]).value, abs=1e-10)
+
+
+@pytest.mark.parametrize("warmth", [Warmth(True, 0.01, 4), Warmth(False, 0.01, 4)])
+def test_following_eigenvalues_costs_what_it_costs_alone(warmth):
+    lanczos = Lanczos("lanczos", 1e-3, 30)
+    turn = symmetric(7) * 0.02
+    stacked, alone = StackedTracker(lanczos, warmth), [Tracker(lanczos, warmth) for _ in range(ROWS)]
+    for step in range(12):
+        entries, probes = symmetric(0) + step * turn, vectors(100 + step)
+        rows = range(ROWS) if step < 8 else [0, 1, 4]  # two rows drop out
+        found = stacked(Matrices(entries), probes, rows)
+        assert sorted(found) == list(rows)
+        for k in rows:
+            expected = alone[k](Matrix(entries[k]), probes[k])
+            assert found[k].products == expected.products
+            assert found[k].value == pytest.approx(expected.value, abs=1e-9)
+
+
+def test_room_for_the_basis_grows():
+    space = StackedKrylov.start(vectors(0), 1)
+    entries = symmetric(0)
+    for _ in range(5):
+        space.expand(Matrices(entries), torch.ones(ROWS, dtype=torch.bool))
+    basis = torch.stack(space.row(0).basis)
+    assert torch.allclose(basis @ basis.T, torch.eye(5, dtype=torch.float64), rtol=0, atol=1e-12)

@@ -1,0 +1,141 @@
+"""A fused sweep against separate runs: the same numbers, the same files; and what is not fused, with the reason."""
+
+import json
+import logging
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.torch import load_file
+
+from unlearn.__main__ import main
+from unlearn.pipeline.fused import compute, finish
+from unlearn.pipeline.run import run
+from unlearn.pipeline.stacking import stacks
+from unlearn.values.errors import Diverged, UserError
+
+MLP = ("model=mlp", "model.activation=gelu", "model.widths=[12,8]", "measure.every=2")
+POINTS = (
+    ("seed=0", "penalty.gamma=0", "optimizer.lr=0.05"),
+    ("seed=1", "penalty.gamma=5", "optimizer.momentum=0.9"),
+    ("seed=2", "penalty.gamma=1", "optimizer.weight_decay=0.01", "method=finetune"),
+    ("seed=0", "forget=points", "forget.count=3", "pretraining.lr=0.1"),
+)
+
+
+def fused(configs, folder):
+    found, reasons = stacks(configs, 64)
+    for stack in found:
+        compute(list(stack.values()))
+        for place, point in stack.items():
+            finish(point, folder / f"fused{place}")
+    return found, reasons
+
+
+def close(separate, together):
+    one, other = (pd.read_csv(folder / "steps.csv") for folder in (separate, together))
+    assert one.shape == other.shape
+    for name in one.columns.drop("krylov_flags"):
+        # an error estimate of zero is rounding; so is a distance of 1e-6
+        loose = {"rtol": 0.05, "atol": 1e-5} if name == "krylov_error" else {"rtol": 1e-4, "atol": 2e-6}
+        np.testing.assert_allclose(one[name].astype(float), other[name].astype(float), **loose, err_msg=name)
+    assert one.krylov_flags.astype(str).equals(other.krylov_flags.astype(str))
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        MLP,
+        (*MLP, "conventions=faithful", "curvature=lanczos"),
+        (*MLP, "pretraining.includes_forget=true", "retrain.start=initial", "retrain.renormalise=batch_size"),
+        (*MLP, "pretraining.epochs=0", "schedule.drop_last=true", "penalty=l2", "measure.krylov=0"),
+        ("model=linear", "measure.hessian_samples=33", "schedule.order=shuffle_once"),
+        ("model=cnn", "model.norm=group", "model.widths=[4,4]", "measure.hessian_samples=16", "training.max_steps=3"),
+    ],
+    ids=["mlp", "faithful", "initial", "l2", "linear", "cnn"],
+)
+def test_the_same_numbers_and_files_as_separate_runs(tiny, tmp_path, extra):
+    points = [point for point in POINTS if "penalty=l2" not in extra or "forget=points" not in point]
+    configs = [tiny(*extra, "training.save_weights=true", *point) for point in points]
+    for place, cfg in enumerate(configs):
+        run(cfg, tmp_path / f"separate{place}")
+    found, reasons = fused(configs, tmp_path)
+    assert [list(stack) for stack in found] == [list(range(len(points)))]
+    assert reasons == {}
+    for place in range(len(points)):
+        separate, together = tmp_path / f"separate{place}", tmp_path / f"fused{place}"
+        close(separate, together)
+        names = [sorted(str(path.relative_to(at)) for path in at.rglob("*")) for at in (separate, together)]
+        assert names[0] == names[1]
+        assert (separate / "config.yaml").read_bytes() == (together / "config.yaml").read_bytes()
+        summaries = [json.loads((at / "summary.json").read_text()) for at in (separate, together)]
+        assert summaries[0].keys() == summaries[1].keys()
+        assert summaries[0]["seconds"].keys() == summaries[1]["seconds"].keys()
+        assert summaries[0]["accuracy"] == summaries[1]["accuracy"]
+        for name in ("initial", "original", "retrained", "unlearned"):
+            one, other = (load_file(at / "weights" / f"{name}.safetensors") for at in (separate, together))
+            assert all(one[key].sub(other[key]).abs().max() < 2e-6 for key in one)
+
+
+def test_a_point_that_diverges_keeps_its_rows_and_leaves_the_others_alone(tiny, tmp_path):
+    plain = (*MLP, "pretraining.epochs=0", "measure.every=1", "measure.hessian_samples=0", "training.epochs=1")
+    configs = [tiny(*plain, f"optimizer.lr={lr}") for lr in (0.01, 1e30, 0.02)]
+    with pytest.raises(Diverged):
+        run(configs[1], tmp_path / "separate1")
+    (stack,), _ = stacks(configs, 64)
+    compute(list(stack.values()))
+    for place in (0, 2):
+        run(configs[place], tmp_path / f"separate{place}")
+        finish(stack[place], tmp_path / f"fused{place}")
+        close(tmp_path / f"separate{place}", tmp_path / f"fused{place}")
+    with pytest.raises(Diverged):
+        finish(stack[1], tmp_path / "fused1")
+    one, other = (json.loads((tmp_path / name / "summary.json").read_text()) for name in ("separate1", "fused1"))
+    assert one["diverged_at"] == other["diverged_at"]
+    assert other["status"] == "diverged"
+
+
+def test_why_a_point_runs_alone(tiny):
+    odd = {
+        "model=cnn model.norm=batch": "BatchNorm",
+        "model=mlp dataset.augmentation=crop_flip": "augmented",
+        "model=mlp model.widths=[4000]": "weights",
+        "model=mlp curvature=power": "not lanczos",
+        "model=mlp penalty.gamma=-1": "settings",
+        "model=linear": "no other point",
+        "model=mlp training.batch_size=16": "no other point",
+    }
+    configs = [tiny("model=mlp"), tiny("model=mlp", "penalty.gamma=2"), *(tiny(*key.split()) for key in odd)]
+    found, reasons = stacks(configs, 64)
+    assert [list(stack) for stack in found] == [[0, 1]]
+    assert list(reasons) == sorted(reasons, key=list(reasons).index)
+    for place, text in enumerate(odd.values(), start=2):
+        assert text in reasons[place]
+
+
+def test_stacks_are_cut_evenly(tiny):
+    configs = [tiny("model=mlp", f"seed={seed}") for seed in range(5)]
+    found, _ = stacks(configs, 3)
+    assert [len(stack) for stack in found] == [3, 2]
+    with pytest.raises(UserError, match=r"hydra\.launcher\.most=1"):
+        stacks(configs, 1)
+
+
+def test_the_launcher(monkeypatch, tmp_path, capsys, caplog):
+    words = ["--multirun", "hydra/launcher=fused", "hydra.sweep.dir=sweep", "model=mlp,cnn", "model.widths=[6,6]",
+             "seed=0,1", "dataset.train_size=96", "pretraining.epochs=1", "training.max_steps=2", "figures=false",
+             "measure.hessian_samples=8", "logger.mode=disabled", "device=cpu", "optimizer.lr=0.01,1e38",
+             "measure.every=1"]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", ["unlearn", *words])
+    monkeypatch.chdir(tmp_path)
+    with caplog.at_level(logging.INFO), pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 3  # some points diverge, and the others end well
+    states = {
+        path.parent.name: json.loads(path.read_text())["status"] for path in tmp_path.glob("sweep/*/summary.json")
+    }
+    assert len(states) == 8
+    assert {name: state for name, state in states.items() if "lr=0.01" in name and state != "completed"} == {}
+    assert all(state == "diverged" for name, state in states.items() if "lr=1e+38" in name)
+    assert "is not finite at step" in capsys.readouterr().out

@@ -1,0 +1,245 @@
+"""Curvature of many small models at once: products and Krylov spaces whose vectors are rows of a matrix.
+
+The formulas are those of `operator.py` and `krylov.py`; here K operators, one a row, are multiplied in
+one go. A row that has what it needs is left out of further products where its whole chunk has.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from unlearn.curvature.krylov import Krylov
+
+Losses = Callable[[Tensor, slice], Tensor]
+
+
+class StackedOperator(Protocol):
+    """K symmetric operators."""
+
+    def matvec(self, vectors: Tensor, going: Tensor) -> Tensor:
+        """Apply each to its row.
+
+        Args:
+            vectors: shape (K, dim).
+            going: rows that are needed, bool, shape (K,); others may be anything.
+
+        Returns:
+            Shape (K, dim).
+        """
+        ...
+
+
+@dataclass
+class StackedHessian:
+    """The exact Hessians of K losses, by double backward through kept graphs.
+
+    Rows are taken a chunk at a time: the activations of all at once would not fit the processor's cache.
+
+    Attributes:
+        weights: where, shape (K, dim).
+        losses: maps some rows of the weights, and which rows they are, to the loss of each.
+        chunk: rows in one graph.
+        workers: products of different chunks run in its threads; None takes one after the other.
+    """
+
+    weights: Tensor
+    losses: Losses
+    chunk: int
+    workers: Executor | None = None
+    _graphs: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False)
+
+    def matvec(self, vectors: Tensor, going: Tensor) -> Tensor:
+        """Multiply each Hessian with its row.
+
+        Args:
+            vectors: shape (K, dim).
+            going: rows that are needed, bool, shape (K,).
+
+        Returns:
+            Shape (K, dim); zero in chunks of which no row is needed.
+        """
+        out = torch.zeros_like(vectors)
+        starts = [i for i in range(0, len(vectors), self.chunk) if bool(going[i : i + self.chunk].any())]
+        for start in starts:
+            if start not in self._graphs:
+                self._graphs[start] = self._graph(slice(start, start + self.chunk))
+        product = partial(self._product, vectors, out)
+        list(map(product, starts) if self.workers is None else self.workers.map(product, starts))
+        return out
+
+    def _graph(self, rows: slice) -> tuple[Tensor, Tensor]:
+        point = self.weights[rows].detach().requires_grad_()
+        # a loss depends on its own row alone, so the gradient of the sum holds each loss's own gradient
+        (gradient,) = torch.autograd.grad(self.losses(point, rows).sum(), point, create_graph=True)
+        return point, gradient
+
+    def _product(self, vectors: Tensor, out: Tensor, start: int) -> None:
+        point, gradient = self._graphs[start]
+        if gradient.requires_grad:  # else the losses are linear in the weights
+            rows = slice(start, start + self.chunk)
+            (out[rows],) = torch.autograd.grad(
+                gradient, point, vectors[rows], retain_graph=True, materialize_grads=True
+            )
+
+
+@dataclass(frozen=True)
+class StackedHalves:
+    """Weighted means of two operators in each row.
+
+    Attributes:
+        first: on the one half.
+        second: on the other.
+        share: weight of the first, in (0, 1).
+    """
+
+    first: StackedOperator
+    second: StackedOperator
+    share: float
+
+    def matvec(self, vectors: Tensor, going: Tensor) -> Tensor:
+        """Apply the means.
+
+        Args:
+            vectors: shape (K, dim).
+            going: rows that are needed, bool, shape (K,).
+
+        Returns:
+            Shape (K, dim).
+        """
+        return torch.lerp(self.second.matvec(vectors, going), self.first.matvec(vectors, going), self.share)
+
+
+@dataclass
+class StackedKrylov:
+    """K Krylov spaces that grow together; see `Krylov`.
+
+    Attributes:
+        size: norm of each start vector, float64, shape (K,).
+        basis: unit vectors, shape (K, at least m, dim); zero in rows that have stopped.
+        diagonal: of each T, one float64 tensor of shape (K,) a product.
+        beside: off the diagonal, one fewer.
+        leftover: norm of what the last product had outside the basis, shape (K,).
+        products: of each row, shape (K,).
+        exhausted: rows whose space is invariant, shape (K,).
+        half: coordinates of the first half's products, one of shape (K, j + 1) a product.
+    """
+
+    size: Tensor
+    basis: Tensor
+    diagonal: list[Tensor]
+    beside: list[Tensor]
+    leftover: Tensor
+    products: Tensor
+    exhausted: Tensor
+    half: list[Tensor]
+
+    @classmethod
+    def start(cls, vectors: Tensor, room: int) -> "StackedKrylov":
+        """Begin with one vector a row and no product.
+
+        Args:
+            vectors: shape (K, dim). A row of zeros is exhausted from the start.
+            room: basis vectors to hold memory for; it grows where more come.
+
+        Returns:
+            Spaces of dimension 1.
+        """
+        size = torch.linalg.vector_norm(vectors, dim=1, dtype=torch.float64)
+        basis = vectors.new_zeros(len(vectors), room, vectors.shape[1])
+        basis[:, 0] = torch.where(size > 0, 1 / size, 0.0).to(vectors)[:, None] * vectors
+        none = torch.zeros(len(vectors), dtype=torch.int64)
+        return cls(size, basis, [], [], torch.zeros_like(size), none, size == 0, [])
+
+    def expand(self, operator: StackedOperator, going: Tensor) -> None:
+        """Spend one product on each row that still goes and is not exhausted.
+
+        Args:
+            operator: the same at each call.
+            going: bool, shape (K,); a row that has stopped must not go again.
+        """
+        going = going & ~self.exhausted
+        m = len(self.diagonal)
+        if m:
+            self.beside.append(self.leftover)
+        newest = self.basis[:, m]
+        if isinstance(operator, StackedHalves):
+            first = operator.first.matvec(newest, going)
+            product = torch.lerp(operator.second.matvec(newest, going), first, operator.share)
+            self.half.append(torch.bmm(self.basis[:, : m + 1], first[:, :, None])[:, :, 0].double())
+        else:
+            product = operator.matvec(newest, going)
+        self.diagonal.append((product * newest).sum(1, dtype=torch.float64))
+        known = self.basis[:, : m + 1]
+        for _ in range(2):  # twice is enough to be orthogonal to working precision
+            product = product - torch.bmm(known.mT, torch.bmm(known, product[:, :, None]))[:, :, 0]
+        self.leftover = torch.linalg.vector_norm(product, dim=1, dtype=torch.float64)
+        scale = torch.stack([entry.abs() for entry in self.diagonal + self.beside]).amax(0)
+        tiny = torch.finfo(product.dtype)
+        ended = (self.leftover <= (tiny.eps * scale).clamp(min=tiny.tiny)) | (m + 1 == product.shape[1])
+        self.products += going
+        self.exhausted = self.exhausted | (going & ended)
+        if m + 1 == self.basis.shape[1]:
+            self.basis = torch.cat([self.basis, torch.zeros_like(self.basis)], dim=1)
+        onward = torch.where(going & ~ended, 1 / self.leftover, 0.0)
+        self.basis[:, m + 1] = onward.to(product)[:, None] * product
+
+    def tridiagonal(self, rows: Tensor) -> Tensor:
+        """Write out T of rows that went at every product so far.
+
+        Args:
+            rows: which, shape (r,).
+
+        Returns:
+            float64, shape (r, m, m).
+        """
+        matrix = torch.diag_embed(torch.stack(self.diagonal, dim=1)[rows])
+        if self.beside:
+            beside = torch.stack(self.beside, dim=1)[rows]
+            matrix += torch.diag_embed(beside, 1) + torch.diag_embed(beside, -1)
+        return matrix
+
+    def row(self, k: int) -> Krylov:
+        """Take one space out.
+
+        Args:
+            k: which.
+
+        Returns:
+            The space as if it had been built alone; its basis are views.
+        """
+        m = int(self.products[k])
+        # what the last product of the row left is either the entry beside that came next, or still the leftover
+        leftover = self.beside[m - 1] if m <= len(self.beside) and m else self.leftover
+        return Krylov(
+            float(self.size[k]),
+            list(self.basis[k, :m]),
+            [float(entry[k]) for entry in self.diagonal[:m]],
+            [float(entry[k]) for entry in self.beside[: m - 1]],
+            float(leftover[k]),
+            bool(self.exhausted[k]),
+            [entry[k].tolist() for entry in self.half[:m]],
+        )
+
+
+def stacked_krylov(operator: StackedOperator, vectors: Tensor, products: int) -> StackedKrylov:
+    """Build K Krylov spaces.
+
+    Args:
+        operator: symmetric in each row.
+        vectors: where they start, shape (K, dim); a row of zeros has no space.
+        products: m; fewer are spent in a row whose space ends before.
+
+    Returns:
+        The spaces.
+    """
+    space = StackedKrylov.start(vectors, products + 1)
+    for _ in range(products):
+        if bool(space.exhausted.all()):
+            break
+        space.expand(operator, ~space.exhausted)
+    return space

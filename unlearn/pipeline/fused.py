@@ -1,0 +1,174 @@
+"""Many points of a sweep as one computation, where the network is small.
+
+A point's numbers are those of `unlearn.pipeline.run.run` up to the order of sums, and it leaves the same files. All
+points of a stack are computed first; then each is written, one after the other.
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from joblib import cpu_count  # heeds affinity and container limits, as os.cpu_count does not
+
+from unlearn.pipeline import report
+from unlearn.pipeline.measure import judge
+from unlearn.pipeline.run import conclude, open_folder, recorded
+from unlearn.pipeline.stack_curvature import StackCurvature, StackMeasurer
+from unlearn.pipeline.stacking import Point
+from unlearn.pipeline.stopwatch import Stopwatch
+from unlearn.train.learner import Learner
+from unlearn.train.loop import Step
+from unlearn.train.recording import Recording, Trained
+from unlearn.train.stack import Row, train_stacked
+from unlearn.values.errors import Diverged
+from unlearn.values.measurement import Measurement
+
+THREADS = 2  # products of chunks in parallel; a third brought nothing where it was tried
+
+
+def compute(points: Sequence[Point]) -> None:
+    """Run a stack up to its last step: pretraining, M and M' of all points, measuring.
+
+    Args:
+        points: of one `stack_key`, each without a reason in `why_not`; their outcomes are filled. A point that diverges
+            gets its `error`, and the others go on.
+    """
+    seconds = Stopwatch()
+    torch.set_num_threads(points[0].prepared.config.threads or 1)  # chunks share the cores out
+    with _workers(points[0].prepared.config.threads) as workers:
+        _pretrain(points, seconds)
+        _train(points, seconds, workers)
+    for point in points:
+        spent = point.outcome.seconds.seconds
+        for stage, total in seconds.seconds.items():
+            spent[stage] = spent.get(stage, 0.0) + total / len(points)
+
+
+def finish(point: Point, path: Path) -> dict[str, Any]:
+    """Write what a point has to show, as a run of its own would.
+
+    Args:
+        point: computed.
+        path: its folder; must not hold a run yet.
+
+    Returns:
+        The summary, as `summary.json` holds it.
+
+    Raises:
+        Diverged: the point did; what was measured until then is in the folder.
+    """
+    folder = open_folder(point.cfg, path)
+    if (summary := folder.finished()) is not None:
+        return summary
+    with recorded(point.cfg, point.prepared, folder, point.outcome) as sink:
+        on_file = folder.last_row()
+        for row in point.outcome.rows:
+            if row.step > on_file:
+                folder.append(row)
+            sink.log(row)
+        if point.error is not None:
+            raise point.error
+        assert point.trained is not None
+        assert point.unlearned is not None
+        conclude(point.prepared, point.trained, point.unlearned, folder, sink, point.outcome)
+    return point.outcome.summary
+
+
+@contextmanager
+def _workers(asked: int | None) -> Iterator[Executor | None]:
+    count = min(asked or THREADS, cpu_count())
+    if count == 1:
+        yield None
+        return
+    with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        yield pool
+
+
+def _pretrain(points: Sequence[Point], seconds: Stopwatch) -> None:
+    originals = [Learner.fresh(point.prepared.network, point.prepared.device) for point in points]
+    retrained: list[Learner | None] = [None] * len(points)
+    config = points[0].prepared.config
+    whole = config.pretraining.includes_forget
+    if points[0].prepared.pretraining is not None:
+        rows = []
+        for point, learner in zip(points, originals, strict=True):
+            assert point.prepared.pretraining is not None  # all points share the length of each phase
+            rows.append(Row(point.prepared.pretraining, learner, not whole))
+        owners = list(points)
+        if whole and config.retrain.start == "initial":
+            for place, point in enumerate(points):
+                other = Learner.fresh(point.prepared.network, point.prepared.device)
+                retrained[place] = other
+                rows.append(Row(rows[place].recipe, other, True))
+            owners += points
+        total = rows[0].recipe.schedule.total_steps
+        with seconds("pretrain"), report.progress(f"pretraining {len(points)} points", total) as advance:
+            for step in train_stacked(rows):
+                _fail(owners, step.failed)
+                advance(step.steps[0].taken)
+    for point, original, second in zip(points, originals, retrained, strict=True):
+        prepared, w_0 = point.prepared, original if second is None else second
+        start = Learner.start(original.weights, {})
+        recording = Recording.start(
+            prepared.recorded, start, prepared.records, prepared.config.training.checkpoint_every
+        )
+        twin = Learner.start(w_0.weights, {})
+        point.trained = Trained(prepared.recorded, start, twin, recording, prepared.config.seed)
+        point.measurer = StackMeasurer(prepared, point.outcome.seconds)
+
+
+def _train(points: Sequence[Point], seconds: Stopwatch, workers: Executor | None) -> None:
+    trained = [cast(Trained, point.trained) for point in points]
+    rows = [
+        *(Row(each.recipe, each.original, on_kept=False) for each in trained),
+        *(Row(each.recipe, each.retrained, on_kept=True) for each in trained),
+    ]
+    every, last = points[0].prepared.config.measure.every, trained[0].recipe.schedule.total_steps
+    curvature = StackCurvature.of(points, workers)
+    steps = train_stacked(rows)
+    with report.progress(f"training M and M' of {len(points)} points", last) as advance:
+        while True:
+            with seconds("train"):
+                step = next(steps, None)
+            if step is None:
+                return
+            _fail([*points, *points], step.failed)
+            for point, own in zip(points, step.steps, strict=False):
+                if point.error is None:
+                    trained_point = cast(Trained, point.trained)
+                    trained_point.recording.observe(own, trained_point.original)
+            taken = step.steps[0].taken
+            advance(taken)
+            if taken % every and taken != last:
+                continue
+            with seconds("measure"):
+                curvature.look(taken, seconds)
+                for point, own in zip(points, step.steps, strict=False):
+                    if point.error is None:
+                        _measure(point, own, final=taken == last)
+
+
+def _measure(point: Point, step: Step, *, final: bool) -> None:
+    assert point.measurer is not None
+    assert point.trained is not None
+    method, trained = point.prepared.method, point.trained
+    try:
+        look = point.measurer.look(step, trained)
+    except Diverged as error:
+        point.error = error
+        return
+    if method.online or final:
+        with point.outcome.seconds("unlearn"):
+            point.unlearned = method.unlearn(trained)
+    done = point.unlearned if method.online or final else None
+    judged = judge(look, trained.original, trained.retrained, done)
+    point.outcome.rows.append(Measurement(**look.columns, **judged))
+
+
+def _fail(owners: Sequence[Point], failed: dict[int, Diverged]) -> None:
+    for row, error in failed.items():
+        if owners[row].error is None:
+            owners[row].error = error

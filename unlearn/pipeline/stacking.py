@@ -1,0 +1,165 @@
+"""Which points of a sweep can share a computation (`unlearn/pipeline/fused.py`), and which cannot, and why."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import nn
+
+from unlearn.curvature.estimators import Lanczos
+from unlearn.data.split import Data
+from unlearn.methods.method import Unlearned
+from unlearn.pipeline.prepare import Prepared, prepare
+from unlearn.pipeline.run import Outcome
+from unlearn.pipeline.stack_curvature import StackMeasurer
+from unlearn.train.hessian import SMALL
+from unlearn.train.recording import Trained
+from unlearn.values.errors import Diverged, UserError, at_least
+
+# in what the points of one stack may differ; all else must be equal
+FREE = (
+    ("seed",),
+    ("method",),
+    ("forget",),
+    ("optimizer",),
+    ("logger",),
+    ("figures",),
+    ("store",),
+    ("checkpoint",),
+    ("conventions",),  # other keys have taken what they need from it
+    ("penalty", "gamma"),
+    ("pretraining", "lr"),
+    ("pretraining", "decay"),
+    ("pretraining", "momentum"),
+    ("pretraining", "weight_decay"),
+    ("schedule", "order"),
+    ("schedule", "forget_batch"),
+    ("schedule", "augmentation"),
+    ("training", "record"),
+    ("training", "checkpoint_every"),
+    ("training", "save_weights"),
+)
+
+
+@dataclass
+class Point:
+    """One point of a stack.
+
+    Attributes:
+        cfg: its composed config.
+        prepared: ready to start.
+        outcome: its rows, and its share of the seconds.
+        error: why it stopped early, or None.
+        trained: M, M' and the recording; None before the recorded phase.
+        measurer: measures it.
+        unlearned: the newest M''.
+    """
+
+    cfg: DictConfig
+    prepared: Prepared
+    outcome: Outcome
+    error: Diverged | None = None
+    trained: Trained | None = None
+    measurer: StackMeasurer | None = None
+    unlearned: Unlearned | None = None
+
+
+def why_not(prepared: Prepared) -> str | None:
+    """Say why a run cannot be stacked with others.
+
+    Args:
+        prepared: the run.
+
+    Returns:
+        Half a sentence, or None where it can.
+    """
+    network, modules = prepared.network, list(prepared.network.module.modules())
+    if prepared.device.type != "cpu":
+        return f"it runs on {prepared.device}, stacks on the CPU"
+    if network.initial_buffers():
+        return "its network has buffers (BatchNorm), which a stack does not keep"
+    if any(isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0 for module in modules):
+        return "its network has dropout"
+    if network.layout.dim >= SMALL:
+        return f"its network has {network.layout.dim} weights; from {SMALL} on a stack brings nothing"
+    if prepared.recorded.objective.draws(0) is not None:
+        return "its inputs are augmented"
+    if len(prepared.sample.points) and not isinstance(prepared.tracker.estimator, Lanczos):
+        return "curvature is not lanczos"
+    return None
+
+
+def stack_key(cfg: DictConfig, prepared: Prepared) -> str:
+    """Name what a point must share with others to be stacked with them.
+
+    Args:
+        cfg: its composed config.
+        prepared: the run.
+
+    Returns:
+        Equal for two points exactly when they can share a stack.
+    """
+    settings = _plain(cfg)
+    free = [path for path in FREE if path != ("forget",) or not cfg.schedule.drop_last]  # it may cost a batch there
+    for *above, last in free:
+        node = settings
+        for name in above:
+            node = node.get(name, {})
+        node.pop(last, None)
+    size = len(prepared.data.train), prepared.recorded.schedule.total_steps
+    return json.dumps([settings, type(prepared.recorded.objective.penalty).__name__, size], sort_keys=True)
+
+
+def stacks(configs: Sequence[DictConfig], most: int) -> tuple[list[dict[int, Point]], dict[int, str]]:
+    """Sort the points of a sweep into stacks. Data that several would load is loaded once.
+
+    Args:
+        configs: composed, one a point; they are resolved in place.
+        most: the most points of one stack.
+
+    Returns:
+        Stacks of two points or more, by their place in `configs`; and why each of the others is in none.
+
+    Raises:
+        UserError: `most` is too small.
+    """
+    at_least("hydra.launcher.most", most, 2)
+    loaded: dict[str, Data] = {}
+    reasons: dict[int, str] = {}
+    groups: dict[str, dict[int, Point]] = {}
+    for place, cfg in enumerate(configs):
+        outcome = Outcome()
+        try:
+            with outcome.seconds("prepare"):
+                OmegaConf.resolve(cfg)
+                # without a subset the data does not depend on the seed
+                seed = cfg.seed if cfg.dataset.get("train_size") else None
+                data = json.dumps([_plain(cfg)["dataset"], seed, cfg.device])
+                prepared = prepare(cfg, loaded.get(data))
+        except (UserError, OmegaConfBaseException):
+            reasons[place] = "its settings are wrong"  # alone, it says how
+            continue
+        reason = why_not(prepared)
+        if reason is not None:
+            reasons[place] = reason
+            continue
+        loaded.setdefault(data, prepared.data)
+        groups.setdefault(stack_key(cfg, prepared), {})[place] = Point(cfg, prepared, outcome)
+    found = []
+    for group in groups.values():
+        places = list(group)
+        pieces = -(-len(places) // most)
+        for piece in range(pieces):
+            stack = {place: group[place] for place in places[piece::pieces]}
+            if len(stack) > 1:
+                found.append(stack)
+            else:
+                reasons[places[piece]] = "no other point shares its data, network, lengths and measuring"
+    return found, reasons
+
+
+def _plain(cfg: DictConfig) -> dict[str, Any]:
+    return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))

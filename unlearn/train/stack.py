@@ -1,0 +1,229 @@
+"""SGD of many small learners as one computation: same network and loss, each with its own weights, points and rates.
+
+A small network leaves most of a step to Python. Stacked, K learners cost little more than one: weights are the rows of
+one matrix, a step is one forward and one backward pass for all rows (`torch.func.vmap`). What each learner computes is
+what `unlearn/train/loop.py` computes for it alone, up to the order of sums.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from unlearn.data.split import Split
+from unlearn.models.network import Network
+from unlearn.penalties import Penalty
+from unlearn.train.learner import Learner
+from unlearn.train.loop import Recipe, Step
+from unlearn.train.objective import Objective
+from unlearn.values.errors import Diverged
+from unlearn.values.schedule import Batch
+
+
+@dataclass(frozen=True)
+class Row:
+    """One learner of a stack.
+
+    Attributes:
+        recipe: its loss, schedule, learning rate and optimiser.
+        learner: where it starts; from then on its tensors are views of the stack.
+        on_kept: whether it never sees the forget set, as M'.
+    """
+
+    recipe: Recipe
+    learner: Learner
+    on_kept: bool
+
+
+@dataclass(frozen=True)
+class StackedObjective:
+    """The losses of several objectives that differ in penalty strength and in their points, but in nothing else.
+
+    Attributes:
+        network: the function that all share.
+        penalty: the formula that all share.
+        inputs: prepared inputs of all training sets, one behind the other, shape (n, ...).
+        labels: their classes, shape (n,).
+        offsets: where the training set of each row starts, shape (rows,).
+        strengths: of each row's penalty, shape (rows,).
+    """
+
+    network: Network
+    penalty: Penalty
+    inputs: Tensor
+    labels: Tensor
+    offsets: Tensor
+    strengths: Tensor
+
+    @classmethod
+    def of(cls, objectives: Sequence[Objective]) -> "StackedObjective":
+        """Stack objectives; equal training sets are held once.
+
+        Args:
+            objectives: one a row, without augmentation; networks without buffers and dropout.
+
+        Returns:
+            The stack.
+        """
+        splits = {id(each.split): each.split for each in objectives}
+        starts: dict[int, int] = {}
+        held: dict[int, Split] = {}
+        place = 0
+        for key, split in splits.items():
+            known = next((other for other in held if _same(splits[other].inputs, split.inputs)
+                          and _same(splits[other].labels, split.labels)), None)  # fmt: skip
+            if known is None:
+                held[key] = split
+                starts[key], place = place, place + len(split)
+            else:
+                starts[key] = starts[known]
+        first = objectives[0]
+        inputs = torch.cat([split.batch(torch.arange(len(split))) for split in held.values()])
+        return cls(
+            first.network,
+            first.penalty,
+            inputs,
+            torch.cat([split.labels for split in held.values()]),
+            torch.tensor([starts[id(each.split)] for each in objectives]),
+            torch.tensor([each.penalty.strength for each in objectives], dtype=inputs.dtype),
+        )
+
+    def losses(self, weights: Tensor, points: Tensor, shares: Tensor, rows: slice = slice(None)) -> Tensor:
+        """Give the loss of each row on its points.
+
+        sum_i share_i (cross-entropy + penalty of the logits)_i + penalty of the weights; with shares 1/k on k points it
+        is `Objective.loss`.
+
+        Args:
+            weights: shape (r, dim).
+            points: of each row's own training set, shape (r, b).
+            shares: shape (r, b); 0 takes a point out.
+            rows: which r of the rows.
+
+        Returns:
+            Shape (r,), in nats.
+        """
+        flat = points + self.offsets[rows, None]
+
+        def loss(weights: Tensor, inputs: Tensor, labels: Tensor, shares: Tensor, strength: Tensor) -> Tensor:
+            logits = self.network.logits(weights, {}, inputs, train=True)
+            each = F.cross_entropy(logits, labels, reduction="none") + strength * self.penalty.each_of_logits(logits)
+            return (shares * each).sum() + strength * self.penalty.unit_of_weights(weights)
+
+        stacked: Tensor = torch.func.vmap(loss)(
+            weights, self.inputs[flat], self.labels[flat], shares, self.strengths[rows]
+        )
+        return stacked
+
+
+@dataclass(frozen=True)
+class StackedStep:
+    """A step that all rows have just taken.
+
+    Attributes:
+        steps: of each row.
+        failed: rows whose loss was not finite; they stay where they are from now on.
+    """
+
+    steps: Sequence[Step]
+    failed: dict[int, Diverged]
+
+
+@dataclass(frozen=True)
+class _Epoch:
+    """What every row does in an epoch: points and shares (steps, rows, b), and whether it steps (steps, rows)."""
+
+    batches: list[list[Batch]]
+    points: Tensor
+    shares: Tensor
+    steps: Tensor
+
+
+def train_stacked(rows: Sequence[Row]) -> Iterator[StackedStep]:
+    """Train all rows in step, changing their learners in place, and pause after each step.
+
+    Semantics are those of `unlearn.train.loop.train`: a row on kept points takes no step where its whole batch is
+    forgotten. A row that diverges doesn't disturb the others.
+
+    Args:
+        rows: schedules of equal length; see `StackedObjective` for what their objectives must share.
+
+    Yields:
+        Each step, after all rows have taken it.
+    """
+    recipes = [row.recipe for row in rows]
+    objective = StackedObjective.of([recipe.objective for recipe in recipes])
+    weights, velocity, gradient, loss = _stack(rows)
+    dtype = weights.dtype
+    momentum = torch.tensor([[recipe.optimizer.momentum] for recipe in recipes], dtype=dtype)
+    decay = torch.tensor([[recipe.optimizer.weight_decay] for recipe in recipes], dtype=dtype)
+    with_momentum, with_decay = bool(momentum.any()), bool(decay.any())
+    alive = torch.ones(len(rows), dtype=torch.bool)
+    for epoch in range(max((recipe.schedule.epochs for recipe in recipes), default=0)):
+        plan = _plan(rows, epoch, dtype)
+        for place, batches in enumerate(zip(*plan.batches, strict=True)):
+            step = batches[0].step
+            if step >= recipes[0].schedule.total_steps:
+                return
+            rates = [recipe.rate.at(step) for recipe in recipes]
+            point = weights.detach().requires_grad_()
+            losses = objective.losses(point, plan.points[place], plan.shares[place])
+            (pull,) = torch.autograd.grad(losses.sum(), point)
+            losses = losses.detach()
+            stepping = plan.steps[place] & alive
+            finite = losses.isfinite() | ~stepping
+            failed: dict[int, Diverged] = {}
+            if not bool(finite.all()):
+                failed = {int(row): Diverged(step + 1, rates[row]) for row in (~finite).nonzero().flatten().tolist()}
+                alive &= finite
+                stepping &= finite
+            gradient.copy_(pull)
+            loss.copy_(losses)
+            if with_decay:
+                pull = torch.addcmul(pull, weights, decay)
+            if with_momentum:
+                pull = torch.addcmul(pull, velocity, momentum)
+            sizes = torch.tensor(rates, dtype=dtype)[:, None]
+            if bool(stepping.all()):
+                velocity.copy_(pull)
+                weights.sub_(sizes * pull)
+            else:
+                velocity[stepping] = pull[stepping]
+                weights[stepping] -= sizes[stepping] * pull[stepping]
+            yield StackedStep([Step(batch, lr) for batch, lr in zip(batches, rates, strict=True)], failed)
+
+
+def _stack(rows: Sequence[Row]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    weights = torch.stack([row.learner.weights for row in rows])
+    velocity = torch.stack([row.learner.velocity for row in rows])
+    gradient, loss = torch.zeros_like(weights), weights.new_zeros(len(rows))
+    for place, row in enumerate(rows):
+        row.learner.weights, row.learner.velocity = weights[place], velocity[place]
+        row.learner.gradient, row.learner.loss = gradient[place], loss[place]
+    return weights, velocity, gradient, loss
+
+
+def _plan(rows: Sequence[Row], epoch: int, dtype: torch.dtype) -> _Epoch:
+    schedules = {id(row.recipe.schedule): row.recipe.schedule for row in rows}
+    epochs = {key: list(schedule.epoch(epoch)) for key, schedule in schedules.items()}
+    batches = [epochs[id(row.recipe.schedule)] for row in rows]
+    width = max(len(batch.indices) for batch in batches[0])
+    points, shares, steps = [], [], []
+    for row, own in zip(rows, batches, strict=True):
+        seen = [batch.kept if row.on_kept else batch.indices for batch in own]
+        sizes = torch.tensor([len(each) for each in seen])
+        whole = torch.tensor([len(batch.indices) for batch in own])
+        padded = pad_sequence(seen, batch_first=True)
+        padded = F.pad(padded, (0, width - padded.shape[1]))
+        divisor = whole if row.recipe.objective.renormalise == "batch_size" else sizes.clamp(min=1)
+        points.append(padded)
+        shares.append((torch.arange(width) < sizes[:, None]) / divisor[:, None].to(dtype))
+        steps.append(sizes > 0)
+    return _Epoch(batches, torch.stack(points, 1), torch.stack(shares, 1), torch.stack(steps, 1))
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and bool(one.equal(other))
