@@ -36,7 +36,7 @@ def command(monkeypatch, tmp_path, capsys):
         (["foo=1"], "Could not override 'foo'"),
         (["+foo=1"], "foo: there is no such setting; there are conventions, dataset"),
         (["+training.foo=1"], "training.foo: there is no such setting; there are epochs"),
-        (["model=foo"], "Could not find 'model/foo' Available options in 'model': cnn"),
+        (["model=foo"], "Could not find 'model/foo' Available options in 'model': bert_finetune"),
         (["training.epochs=x"], "Value 'x' of type 'str' could not be converted to Integer"),
         (["measure.evry=5"], "Could not override 'measure.evry'"),
         (["forget=file"], "forget.path"),
@@ -84,11 +84,12 @@ def test_a_run_ends_with_a_table(command, tmp_path):
 
 
 def test_a_multirun_goes_on_after_a_bad_job(command, tmp_path):
-    code, _, err = command("--multirun", "hydra.sweep.dir=sweep", "forget.position=99,first", *QUICK)
-    assert code == 2
-    assert "forget.position=99" in err
-    assert not (tmp_path / "sweep/0").exists()
-    assert (tmp_path / "sweep/1/summary.json").exists()
+    code, out, _ = command("--multirun", "hydra.sweep.dir=sweep", "forget.position=99,first", *QUICK)
+    assert code == 1
+    assert "failed: forget.position=99: forget.position=99: an epoch has" in out
+    assert (tmp_path / "sweep/forget.position=99/failed.json").exists()
+    assert not (tmp_path / "sweep/forget.position=99/summary.json").exists()
+    assert (tmp_path / "sweep/forget.position=first/summary.json").exists()
 
 
 def test_help_and_cfg_do_not_load_torch():

@@ -70,7 +70,8 @@ class Network:
         """
         views = self.layout.views(weights.detach())
         # deepcopy takes what stands in its memo instead of copying; tied parameters stay tied
-        memo: dict[int, object] = {id(buffer): buffers[name] for name, buffer in self.module.named_buffers()}
+        held = {name: buffer for name, buffer in self.module.named_buffers() if name in buffers}
+        memo: dict[int, object] = {id(buffer): buffers[name] for name, buffer in held.items()}
         for name, parameter in self.module.named_parameters():
             memo[id(parameter)] = nn.Parameter(views[name]) if name in views else parameter
         return copy.deepcopy(self.module, memo)
