@@ -85,7 +85,7 @@ def prepare(cfg: DictConfig) -> Prepared:
     _check(config)
     records = _records(cfg.training.record, parts["method"])
     if config.measure.krylov and config.measure.hessian_samples:
-        records |= {"visits"}
+        records |= {"carried"}
     device = pick_device(config.device)
     data = parts["dataset"].load(config.seed)
     for key, phase in (("pretraining", config.pretraining), ("training", config.training)):
