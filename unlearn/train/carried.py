@@ -21,7 +21,7 @@ class Carried:
         difference: w - w' and v - v' as predicted then; None before the first visit.
         error: of d, estimated; the errors of the segments add, in units of weight.
         spread: between the predictions of two halves of the batches, in units of weight, the segments as independent.
-        growth: the most that negative curvature may have multiplied a removal by, as a logarithm.
+        growth: how many times longer negative curvature has made d, as a logarithm; that of the segments added.
     """
 
     steps: int
