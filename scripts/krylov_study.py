@@ -24,44 +24,56 @@ CONF = Path(__file__).resolve().parents[1] / "conf"
 COMMON = ("pretraining.epochs=0", "figures=false", "logger.mode=disabled", "schedule.order=shuffle_once")
 LENGTHS = {
     "one visit, to step 44": ("training.epochs=1", "measure.every=11", "training.max_steps=44"),
-    "five visits, to step 200": ("training.epochs=5", "measure.every=50", "training.max_steps=200"),
+    "five visits, to step 200": ("training.epochs=5", "measure.every=10", "training.max_steps=200"),
 }
+
+
+def vary(**keys: tuple[object, ...]) -> list[list[str]]:
+    """List the runs of a grid, as overrides; `forget__position` is the key `forget.position`."""
+    names = [name.replace("__", ".") for name in keys]
+    return [
+        [f"{name}={value}" for name, value in zip(names, values, strict=True)]
+        for values in itertools.product(*keys.values())
+    ]
+
+
+GAMMAS = vary(seed=(0, 1, 2), penalty__gamma=(0, 1, 5, 20))
+REQUESTS = vary(forget__position=tuple(range(20)))
+BOTH = vary(seed=(0, 1, 2), forget__position=(0, 1, 2))
+SMALL = ["model=mlp", "model.widths=[32]"]
 STUDIES = {
-    "ReLU MLP": (["model=mlp"], (0.01, 0.05, 0.1), (0, 1, 2), 8),
-    "ReLU MLP, weight decay": (["model=mlp", "optimizer.weight_decay=5e-4"], (0.01, 0.05), (0, 1, 2), 4),
-    "ReLU MLP, momentum": (["model=mlp", "optimizer=momentum"], (0.005, 0.01, 0.02), (0, 1, 2), 4),
-    "ReLU MLP, one model, 20 requests": (["model=mlp"], (0.01, 0.05), (0,), 20),
-    "GELU MLP, one model, 20 requests": (["model=mlp", "model.activation=gelu"], (0.01, 0.05), (0,), 20),
-    "CNN": (["model=cnn"], (0.01, 0.02), (0, 1, 2), 4),
-    "CNN, BatchNorm": (["model=cnn", "model.norm=batch"], (0.01, 0.02), (0, 1, 2), 4),
-    "linear": (["model=linear"], (0.01, 0.05), (0, 1, 2), 4),
+    "ReLU MLP 32, seeds and gammas": (SMALL, (0.01, 0.05, 0.1), GAMMAS),
+    "ReLU MLP 32, one model, 20 requests": (SMALL, (0.01, 0.05), REQUESTS),
+    "ReLU MLP 64-32, seeds and gammas": (["model=mlp"], (0.01, 0.05, 0.1), GAMMAS),
+    "ReLU MLP 64-32, one model, 20 requests": (["model=mlp"], (0.01, 0.05), REQUESTS),
+    "GELU MLP 64-32, one model, 20 requests": (["model=mlp", "model.activation=gelu"], (0.01, 0.05), REQUESTS),
+    "ReLU MLP 32, weight decay": ([*SMALL, "optimizer.weight_decay=5e-4"], (0.01, 0.05), BOTH),
+    "ReLU MLP 32, momentum": ([*SMALL, "optimizer=momentum"], (0.005, 0.01, 0.02), BOTH),
+    "CNN": (["model=cnn"], (0.01, 0.02), BOTH),
+    "CNN, BatchNorm": (["model=cnn", "model.norm=batch"], (0.01, 0.02), BOTH),
+    "linear": (["model=linear"], (0.01, 0.05), BOTH),
 }
 
 
 def points(name: str, length: str, quick: bool) -> pd.DataFrame:
     """Run one study; the forgotten batches are the first of the epoch."""
-    overrides, rates, seeds, requests = STUDIES[name]
+    overrides, rates, runs = STUDIES[name]
     if quick:
-        rates, seeds, requests = rates[:1], seeds[:1], 3
+        rates, runs = rates[:1], runs[:3]
     found = []
-    for lr, seed, place in itertools.product(rates, seeds, range(requests)):
-        chosen = [
-            *COMMON,
-            *LENGTHS[length],
-            *overrides,
-            f"optimizer.lr={lr}",
-            f"seed={seed}",
-            f"forget.position={place}",
-        ]
+    for lr, varied in itertools.product(rates, runs):
+        chosen = [*COMMON, *LENGTHS[length], *overrides, f"optimizer.lr={lr}", *varied]
         with TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
             run(compose("config", chosen), Path(folder) / "run")
             steps = pd.read_csv(Path(folder) / "run" / "steps.csv")
-        found.append(steps.assign(study=name, length=length, lr=lr, seed=seed, request=place))
+        steps = steps[steps.unlearning_error_krylov.notna()]  # none before the first visit
+        found.append(steps.assign(study=name, length=length, lr=lr, run=" ".join(varied)))
     return pd.concat(found)
 
 
 def within(table: pd.DataFrame, x: str, y: str) -> float:
     """Give the mean Spearman correlation within each (lr, t): there the step count is the same for all."""
+    table = table.groupby(["lr", "step"]).filter(lambda part: len(part) > 2)
     return float(table.groupby(["lr", "step"]).apply(lambda part: spearmanr(part[x], part[y]).statistic).mean())
 
 
@@ -87,17 +99,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="three requests a study")
     parser.add_argument("--out", type=Path, default=Path("outputs/krylov_study"))
+    parser.add_argument("--lengths", nargs="*", default=list(LENGTHS), choices=list(LENGTHS), metavar="LENGTH")
     parser.add_argument("--only", nargs="*", default=list(STUDIES), choices=list(STUDIES), metavar="STUDY")
     arguments = parser.parse_args()
     register()
     os.environ["HYDRA_FULL_ERROR"] = "1"
     arguments.out.mkdir(parents=True, exist_ok=True)
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        for length in LENGTHS:
-            tables = {name: points(name, length, arguments.quick) for name in arguments.only}
-            pd.concat(tables.values()).to_csv(arguments.out / f"{length.split(',')[0]}.csv", index=False)
-            found = pd.DataFrame([row(*item) for item in tables.items()]).round(2)
-            print(f"\n{length}\n{found.to_string(index=False)}")
+        for length, name in itertools.product(arguments.lengths, arguments.only):
+            table = points(name, length, arguments.quick)
+            table.to_csv(arguments.out / f"{length.split(',')[0]}, {name}.csv", index=False)
+            found = pd.DataFrame([row(name, table)]).round(2)
+            print(f"\n{length}\n{found.to_string(index=False)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def on_chunks(prepared: Prepared, at: Learner) -> tuple[nn.Module, list[tuple[Te
     """Give the network in eval mode and the sample in the chunks that ours uses."""
     split = prepared.data.train
     module = prepared.network.bind(at.weights.clone(), clone(at.buffers)).eval()
-    parts = prepared.sample.parts(bool(at.buffers), prepared.sample.points)
+    parts = prepared.sample.parts(bool(at.buffers))
     return module, [(split.batch(part), split.labels[part]) for part in parts]
 
 

@@ -7,12 +7,12 @@ from scipy.sparse.linalg import eigsh
 from torch import nn
 from torch.func import hessian
 
-from tests.worlds import classifier
+from tests.worlds import classifier, learner, quadratic
 from unlearn.curvature.estimators import Lanczos
-from unlearn.curvature.operator import Hessian, dense
+from unlearn.curvature.operator import Hessian, Quotient, dense
 from unlearn.models.network import clone
 from unlearn.penalties import SDPenalty
-from unlearn.train.hessian import Sample, chunk_for, gauss_newton_at, halved_hessian_at, hessian_at
+from unlearn.train.hessian import Sample, chunk_for, gauss_newton_at, hessian_at
 from unlearn.train.learner import Learner
 
 
@@ -75,15 +75,36 @@ def test_gauss_newton_of_a_network_is_positive_where_the_hessian_is_not():
 
 
 @pytest.mark.parametrize("chunk", [5, 24])
-def test_chunks_and_halves_change_memory_and_not_the_product(chunk):
+def test_chunks_change_memory_and_not_the_product(chunk):
     objective = classifier()
     weights = objective.network.initial_weights()
     at, sample = Learner.start(weights, {}), Sample(torch.arange(24), True, 8, chunk)
     truth = dense(operator_of(objective, weights, [torch.arange(24)]), weights)
-    whole, halves = hessian_at(objective, at, sample), halved_hessian_at(objective, at, sample)
-    assert whole.keep == (chunk == 24)
-    for operator in (whole, halves):
-        assert torch.allclose(dense(operator, weights), truth, atol=1e-12)
+    operator = hessian_at(objective, at, sample)
+    assert operator.keep == (chunk == 24)
+    assert torch.allclose(dense(operator, weights), truth, atol=1e-12)
+
+
+def test_a_quotient_is_the_hessian_of_a_quadratic_whatever_its_length():
+    world, at = quadratic(), learner().weights
+    parts = [(share, lambda by: world.gradient(at + by, {}, torch.arange(12))[1]) for share in (0.25, 0.75)]
+    for length in (1e-3, 1.0, 100.0):
+        product = Quotient(5, parts, length).matvec(3 * at)
+        assert torch.allclose(product, 3 * world.a @ at, rtol=1e-9)
+
+
+def test_a_quotient_sees_the_kinks_within_reach_and_the_hessian_does_not():
+    def loss(w):
+        return (w - 0.2).relu().sum()  # flat curvature, but the gradient jumps by 1 at .2
+
+    def gradient(by):
+        point = by.clone().requires_grad_()
+        return torch.autograd.grad(loss(point), point)[0]
+
+    v = torch.tensor([2.0], dtype=torch.float64)
+    slopes = [Quotient(1, [(1.0, gradient)], length).matvec(v).item() for length in (0.1, 0.5, 1.0)]
+    assert slopes == pytest.approx([0.0, 2 * 1 / (2 * 0.5), 2 * 1 / (2 * 1.0)])
+    assert Hessian(torch.zeros(1, dtype=torch.float64), [(1.0, loss)]).matvec(v).item() == 0
 
 
 def test_a_large_network_never_holds_more_than_a_chunk():

@@ -7,7 +7,7 @@ import torch
 from tests.worlds import learner, quadratic, recipe
 from unlearn.curvature.krylov import krylov
 from unlearn.curvature.operator import Matrix
-from unlearn.curvature.transport import Flow, Visit, bounded, transport
+from unlearn.curvature.transport import Flow, Removal, Visit, bounded, transport
 from unlearn.train.loop import train
 from unlearn.train.visits import KEPT, Visits
 
@@ -24,8 +24,12 @@ def difference(plan, products=5):
         if step.batch.is_visit:
             visits.observe(step, m)
     flow = Flow(rates, plan.optimizer.momentum, plan.optimizer.weight_decay)
-    space = krylov(Matrix(plan.objective.a), visits.push_sum, products)
-    return space.combine(transport(space, visits.all(), flow, clamp=False)), m_prime.weights - m.weights
+    return carried(plan, Removal(None, visits.all(), flow), products), m_prime.weights - m.weights
+
+
+def carried(plan, removal, products):
+    space = krylov(Matrix(plan.objective.a), removal.flat().d, products)
+    return -transport(space, removal, clamp=False).d
 
 
 @pytest.mark.parametrize("forget", [UNIT, POINTS], ids=["batch", "points"])
@@ -57,8 +61,7 @@ def test_few_products_come_close():
             rates.append(step.lr)
             if step.batch.is_visit:
                 visits.observe(step, m)
-        space = krylov(Matrix(plan.objective.a), visits.push_sum, products)
-        y = space.combine(transport(space, visits.all(), Flow(rates, 0, 0), clamp=False))
+        y = carried(plan, Removal(None, visits.all(), Flow(rates, 0, 0)), products)
         errors.append(float(torch.linalg.vector_norm(y - (m_prime.weights - m.weights))))
     assert errors[0] > 10 * errors[1] > 100 * errors[2]
 
@@ -89,7 +92,31 @@ def test_bounds():
 def test_growth_by_negative_curvature_is_predicted():
     operator = Matrix(torch.diag(torch.tensor([-1.0, -1.0], dtype=torch.float64)))
     push = torch.tensor([1.0, 0.0], dtype=torch.float64)
-    space = krylov(operator, push, 2)
-    y = transport(space, [Visit(0, True, push, None)], Flow([0.1] * 11, 0.0, 0.0), clamp=False)
-    assert y.item() == pytest.approx(0.1 * 1.1**10)
-    assert transport(space, [Visit(0, True, push, None)], Flow([0.1] * 11, 0, 0), clamp=True).item() == 0.1
+    space, removal = krylov(operator, push, 2), Removal(None, [Visit(0, True, push, None)], Flow([0.1] * 11, 0.0, 0.0))
+    assert transport(space, removal, clamp=False).d.tolist() == pytest.approx([-0.1 * 1.1**10, 0])
+    assert transport(space, removal, clamp=True).d.tolist() == pytest.approx([-0.1, 0])
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_in_two_legs_it_arrives_at_the_same(momentum):
+    stream = torch.Generator().manual_seed(0)
+    a, pushes = quadratic().a, torch.randn(4, 5, generator=stream, dtype=torch.float64)
+    jumps = pushes[2:] if momentum else (None, None)
+    visits = [Visit(1, True, pushes[0], jumps[0]), Visit(6, True, pushes[1], jumps[1])]
+    rates = [0.1 / (1 + step) for step in range(10)]
+
+    def leg(before, visits, start, stop):
+        removal = Removal(before, visits, Flow(rates[start:stop], momentum, 0.01, start))
+        return transport(krylov(Matrix(a), removal.flat().d, 5), removal, clamp=False)
+
+    at_once, in_two = leg(None, visits, 0, 10), leg(leg(None, visits[:1], 0, 4), visits[1:], 4, 10)
+    assert torch.allclose(at_once.d, in_two.d, rtol=1e-12, atol=1e-14)
+    assert momentum == 0 or torch.allclose(at_once.u, in_two.u, rtol=1e-12, atol=1e-14)
+
+
+def test_outside_the_space_the_loss_is_taken_for_flat():
+    """The recursion is linear, so with a product too few what is left out is carried as without curvature."""
+    a, first, second = torch.diag(torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)), *torch.eye(3).double()[:2]
+    removal = Removal(None, [Visit(0, True, first, None), Visit(1, True, second, None)], Flow([0.1] * 5, 0.0, 0.0))
+    space = krylov(Matrix(a), first, 1)  # knows nothing of the second
+    assert transport(space, removal, clamp=False).d.tolist() == pytest.approx([-0.1 * 0.9**3, -0.1, 0])

@@ -9,57 +9,87 @@ from unlearn.curvature.operator import Halves, Matrix
 from unlearn.pipeline.forecast import forecast
 from unlearn.pipeline.run import run
 from unlearn.train.loop import train
+from unlearn.train.path import quotient_on_path
 from unlearn.train.recording import Recording
 
 UNIT = {"order": "as_stored", "forget": (0, 1, 2), "unit": 0}
 
 
-def recorded(plan):
+def recorded(plan, operator, every=100, products=5, buffers=()):
+    """The forecast at the end of a run that is measured every so many steps, and w' - w as it is."""
     m, m_prime = learner(), learner()
-    recording = Recording.start(plan, m, frozenset({"visits", "initial_gradient"}), 100)
+    recording = Recording.start(plan, m, frozenset({"carried"}), 100)
+    m.buffers = dict.fromkeys(buffers, torch.ones(1))
+    found = None
     for step in train(plan, [m], [m_prime]):
         recording.observe(step, m)
-    return recording, m_prime.weights - m.weights
+        if step.taken % every == 0 or step.taken == plan.schedule.total_steps:
+            found = forecast(recording, m, lambda _: operator, products)
+            recording.carried = found.carried
+    return found, m_prime.weights - m.weights
 
 
+@pytest.mark.parametrize("forget", [UNIT, {"order": "as_stored", "forget": (4, 10)}], ids=["batch", "points"])
 @pytest.mark.parametrize("options", [{}, {"momentum": 0.9}, {"momentum": 0.5, "weight_decay": 0.01, "decay": "cosine"}])
-def test_exact_on_a_quadratic(options):
-    plan = recipe(quadratic(), epochs=3, **UNIT, **options)
-    recording, actual = recorded(plan)
-    found = forecast(recording, Matrix(plan.objective.a), 5, has_buffers=False)
-    assert torch.allclose(found.y, actual, rtol=0, atol=1e-10 * float(actual.norm()))
-    assert (found.error, found.products, found.flags) == (0, 5, ())
+@pytest.mark.parametrize("every", [1, 3, 100])
+def test_exact_on_a_quadratic_however_often_it_is_measured(forget, options, every):
+    plan = recipe(quadratic(), epochs=3, **forget, **options)
+    found, actual = recorded(plan, Matrix(plan.objective.a), every)
+    assert torch.linalg.vector_norm(found.y - actual) < 1e-10 * torch.linalg.vector_norm(actual)
+    assert (found.products, found.flags) == (5, ())
+    assert found.error < 1e-10
+
+
+def test_exact_with_the_curvature_of_the_path_itself():
+    plan = recipe(quadratic(), epochs=3, momentum=0.5, **UNIT)
+    m, m_prime = learner(), learner()
+    recording = Recording.start(plan, m, frozenset({"carried"}), 100)
+    for step in train(plan, [m], [m_prime]):
+        recording.observe(step, m)
+
+    def along(push):
+        return quotient_on_path(plan, recording.initial.weights, m, range(12), 6, push)
+
+    found, actual = forecast(recording, m, along, 5), m_prime.weights - m.weights
+    assert torch.linalg.vector_norm(found.y - actual) < 1e-10 * torch.linalg.vector_norm(actual)
 
 
 def test_without_a_visit_there_is_nothing_to_predict():
-    recording, _ = recorded(recipe(quadratic(), epochs=1))
-    assert forecast(recording, Matrix(torch.eye(5, dtype=torch.float64)), 5, has_buffers=False) is None
+    found, _ = recorded(recipe(quadratic(), epochs=1), Matrix(torch.eye(5, dtype=torch.float64)))
+    assert (found.y, found.products) == (None, 0)
 
 
-def flags(operator, products=5, has_buffers=False, lr=0.05):
-    recording, _ = recorded(recipe(quadratic(), lr=lr, epochs=5, **UNIT))
-    return forecast(recording, operator, products, has_buffers).flags
+def flags(operator, products=5, lr=0.05, buffers=()):
+    plan = recipe(quadratic(), lr=lr, epochs=5, **UNIT)
+    return recorded(plan, operator, products=products, buffers=buffers)[0].flags
 
 
 def test_reasons_not_to_trust_it():
     eye = torch.eye(5, dtype=torch.float64)
     spread = torch.diag(torch.tensor([20.0, 15, 10, 5, 1], dtype=torch.float64))
     assert flags(Matrix(eye)) == ()
-    assert flags(Matrix(eye), has_buffers=True) == ("batchnorm",)
-    assert flags(Matrix(-eye)) == ("growth",)
+    assert flags(Matrix(eye), buffers=["running_mean"]) == ("batchnorm",)
+    assert flags(Matrix(-2 * eye)) == ("growth",)
     assert "lr_sigma" in flags(Matrix(25 * eye))
     assert "unconverged" in flags(Matrix(spread), products=2)
     assert "half_samples" in flags(Halves(Matrix(0 * eye), Matrix(6 * eye), 0.5))
     assert "half_samples" not in flags(Halves(Matrix(eye), Matrix(eye), 0.5))
 
 
+def test_reasons_outlive_the_segment_they_arose_in():
+    """Each segment of two steps grows by no more than 1.1^2."""
+    plan = recipe(quadratic(), lr=0.05, epochs=5, **UNIT)
+    found, _ = recorded(plan, Matrix(-2 * torch.eye(5, dtype=torch.float64)), every=2)
+    assert found.flags == ("growth",)
+
+
 def test_halves_are_projected_from_the_products_of_the_whole():
     world = quadratic()
     other = Matrix(torch.diag(torch.arange(5.0, dtype=torch.float64)))
     both = Halves(Matrix(world.a), other, 0.25)
-    recording, _ = recorded(recipe(world, epochs=3, **UNIT))
-    whole = forecast(recording, Matrix(0.25 * world.a + 0.75 * other.entries), 5, has_buffers=False)
-    split = forecast(recording, both, 5, has_buffers=False)
+    plan = recipe(world, epochs=3, **UNIT)
+    whole, _ = recorded(plan, Matrix(0.25 * world.a + 0.75 * other.entries))
+    split, _ = recorded(plan, both)
     assert torch.allclose(whole.y, split.y)
 
 

@@ -7,6 +7,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from unlearn.values.flat import norm
+
 
 class Operator(Protocol):
     """A symmetric linear map on vectors of length `dim`."""
@@ -124,6 +126,40 @@ class GaussNewton:
             (curved,) = torch.autograd.grad(slope, top, pushed)  # H_z J v
             (product,) = torch.autograd.grad(logits, point, curved)
             total.add_(product, alpha=share)
+        return total
+
+
+@dataclass(frozen=True)
+class Quotient:
+    """The mean slope of gradients over a length, which stands for the Hessian.
+
+    A v = sum_k c_k [g_k(h v) - g_k(-h v)] / (2 h) for a unit vector v. On a quadratic it is the Hessian. Where the loss
+    has kinks, as with ReLU, the Hessian misses what the gradient jumps by; the quotient sees the kinks within reach.
+
+    Attributes:
+        dim: length of the vectors.
+        parts: pairs (c_k, g_k); g_k maps a displacement of the weights to a gradient.
+        length: h, in units of weight.
+    """
+
+    dim: int
+    parts: Sequence[tuple[float, Callable[[Tensor], Tensor]]]
+    length: float
+
+    def matvec(self, vector: Tensor) -> Tensor:
+        """Give the slope along a vector.
+
+        Args:
+            vector: shape (dim,), not zero.
+
+        Returns:
+            Shape (dim,).
+        """
+        step = self.length / float(norm(vector))
+        total = torch.zeros_like(vector)
+        for share, gradient in self.parts:
+            for sign in (1, -1):
+                total.add_(gradient(vector * (sign * step)), alpha=sign * share / (2 * step))
         return total
 
 

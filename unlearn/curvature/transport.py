@@ -9,7 +9,8 @@ stay as they are at a step that M' does not take, and gain there what M did alon
 points are taken out of a batch, both take the step and u gains the difference of the two gradients before d follows.
 
 On an eigenvector of H this is a recursion of two numbers. So it is run on the Ritz values of a Krylov space that starts
-at the removal: a handful of Hessian-vector products whatever the number of steps. For plain SGD and one visit it is
+at the removal: a handful of products whatever the number of steps. What lies outside the space is carried as though the
+loss were flat there. For plain SGD and one visit it is
 
     w' - w  =  f(H) eta g_0,    f(x) = product over the later steps of (1 - eta_i x)        (paper.md section 2)
 
@@ -51,56 +52,141 @@ class Flow:
     """The SGD that carries differences on.
 
     Attributes:
-        rates: learning rate of each step taken so far.
+        rates: learning rate of each step that is carried through.
         momentum: mu.
         weight_decay: lambda.
+        start: the step that `rates` begins with.
     """
 
     rates: Sequence[float]
     momentum: float
     weight_decay: float
+    start: int = 0
 
 
-def transport(
-    space: Krylov, visits: Sequence[Visit], flow: Flow, *, clamp: bool, matrix: Tensor | None = None
-) -> Tensor:
-    """Carry every visit's removal to the present.
+@dataclass(frozen=True)
+class Difference:
+    """What M has and M' has not.
+
+    Attributes:
+        d: w - w', shape (dim,).
+        u: v - v', shape (dim,); None where there is no momentum.
+    """
+
+    d: Tensor
+    u: Tensor | None
+
+
+@dataclass(frozen=True)
+class Removal:
+    """The vectors that are carried, and the SGD that carries them: linear in the vectors, whatever the curvature.
+
+    Attributes:
+        before: the difference at the step `flow.start`; None where there was none.
+        visits: since then, in order of their steps.
+        flow: the steps since then.
+    """
+
+    before: Difference | None
+    visits: Sequence[Visit]
+    flow: Flow
+
+    @property
+    def parts(self) -> list[Tensor]:
+        """List the vectors: d and u as they were, then each visit's push and jump; what is None is left out."""
+        listed = [] if self.before is None else [self.before.d, self.before.u]
+        listed += [part for visit in self.visits for part in (visit.push, visit.jump)]
+        return [part for part in listed if part is not None]
+
+    def responses(self, curvature: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Run the recursion of two numbers, once for each eigenvalue and each vector.
+
+        Args:
+            curvature: eigenvalues of H, shape (k,).
+
+        Returns:
+            What a unit of each part becomes in d and in u, each of shape (k, parts).
+        """
+        flow = self.flow
+        d, u = np.zeros((2, len(curvature), len(self.parts)))
+        pull = (curvature + flow.weight_decay)[:, None]
+        part = 0
+        if self.before is not None:
+            d[:, 0] = 1
+            part = 1
+            if self.before.u is not None:
+                u[:, 1] = 1
+                part = 2
+        place = flow.start
+        for visit in self.visits:
+            d, u = _carry(d, u, pull, flow, place, visit.step)
+            lr = flow.rates[visit.step - flow.start]
+            if visit.whole:
+                d[:, part] -= lr
+                if visit.jump is not None:
+                    u[:, part + 1] += 1
+            else:
+                u = flow.momentum * u + pull * d
+                u[:, part] += 1
+                d = d - lr * u
+            part += 1 if visit.jump is None else 2
+            place = visit.step + 1
+        return _carry(d, u, pull, flow, place, flow.start + len(flow.rates))
+
+    def flat(self) -> Difference:
+        """Carry everything as though there were no curvature.
+
+        Returns:
+            The difference at the end; its d is where a Krylov space is best started.
+        """
+        d, u = self.responses(np.zeros(1))
+        return Difference(self._sum(d[0]), self._sum(u[0]) if self.flow.momentum else None)
+
+    def _sum(self, coefficients: np.ndarray) -> Tensor:
+        parts = self.parts
+        total = torch.zeros_like(parts[0])
+        for coefficient, part in zip(coefficients, parts, strict=True):
+            total.add_(part, alpha=float(coefficient))
+        return total
+
+
+def transport(space: Krylov, removal: Removal, *, clamp: bool) -> Difference:
+    """Carry a removal to the present.
 
     Args:
-        space: a Krylov space of the Hessian, started at (the mean of) the removals. Of a removal outside it, what is
-            outside is dropped: exact where the space is the whole space, and for one visit without momentum.
-        visits: in order of their steps.
-        flow: the steps so far.
-        clamp: for an update: eigenvalues are moved into [0, 1/eta], where nothing overshoots or grows. Otherwise, for a
-            prediction, they are left as they are within bounds: steps never overshoot by more than they correct, and
-            growth by negative curvature stops at `GROWTH`.
-        matrix: another operator projected on the space, or a leading block of its own; None takes its own, T.
+        space: a Krylov space of the Hessian, started at `removal.flat().d`. Exact where it is the whole space.
+        removal: what is carried.
+        clamp: see `bounded`.
 
     Returns:
-        Coordinates in the basis of y = w' - w as predicted, float64, shape (m,).
+        The difference after the last step of `removal.flow`. The prediction y = w' - w is its -d.
     """
-    projected = space.tridiagonal() if matrix is None else matrix
-    m = len(projected)
-    values, vectors = np.linalg.eigh(projected.numpy())
-    curvature = bounded(values, flow, clamp)
+    flat = removal.flat()
+    d, u = curved(space, removal, space.tridiagonal(), clamp=clamp)
+    return Difference(flat.d + space.combine(d), None if flat.u is None else flat.u + space.combine(u))
 
-    def ritz(vector: Tensor) -> np.ndarray:
-        return np.asarray(vectors.T @ space.coordinates(vector).numpy()[:m])
 
-    d, u = np.zeros(m), np.zeros(m)
-    place = 0
-    for visit in visits:
-        d, u = _carry(d, u, curvature, flow, place, visit.step)
-        lr = flow.rates[visit.step]
-        if visit.whole:
-            d = d - lr * ritz(visit.push)
-            u = u if visit.jump is None else u + ritz(visit.jump)
-        else:
-            u = flow.momentum * u + (curvature + flow.weight_decay) * d + ritz(visit.push)
-            d = d - lr * u
-        place = visit.step + 1
-    d, _ = _carry(d, u, curvature, flow, place, len(flow.rates))
-    return torch.from_numpy(vectors @ -d)
+def curved(space: Krylov, removal: Removal, matrix: Tensor, *, clamp: bool) -> tuple[Tensor, Tensor]:
+    """Give what curvature adds to the difference.
+
+    Args:
+        space: the basis.
+        removal: what is carried.
+        matrix: the operator projected on the first m vectors of the basis, shape (m, m).
+        clamp: see `bounded`.
+
+    Returns:
+        Coordinates in the basis of d and of u, less those of `removal.flat()`, float64, each of shape (m,).
+    """
+    m = len(matrix)
+    values, vectors = np.linalg.eigh(matrix.numpy())
+    d, u = removal.responses(np.append(bounded(values, removal.flow, clamp), 0.0))
+    ritz = vectors.T @ torch.stack([space.coordinates(part)[:m] for part in removal.parts], dim=1).numpy()
+
+    def leave(response: np.ndarray) -> Tensor:
+        return torch.from_numpy(vectors @ ((response[:-1] - response[-1]) * ritz).sum(axis=1))
+
+    return leave(d), leave(u)
 
 
 def bounded(eigenvalues: np.ndarray, flow: Flow, clamp: bool) -> np.ndarray:
@@ -109,12 +195,16 @@ def bounded(eigenvalues: np.ndarray, flow: Flow, clamp: bool) -> np.ndarray:
     Args:
         eigenvalues: Ritz values, shape (m,).
         flow: gives learning rates, momentum and weight decay.
-        clamp: see `transport`.
+        clamp: for an update: eigenvalues are moved into [0, 1/eta], where nothing overshoots or grows. Otherwise, for a
+            prediction, they are left as they are within bounds: steps never overshoot by more than they correct, and
+            growth by negative curvature stops at `GROWTH`.
 
     Returns:
         Shape (m,).
     """
     fastest = max(flow.rates)
+    if fastest == 0:
+        return eigenvalues  # nothing moves
     if clamp:
         return np.clip(eigenvalues, 0.0, 1 / fastest)
     reach = sum(flow.rates) / (1 - flow.momentum)
@@ -123,18 +213,16 @@ def bounded(eigenvalues: np.ndarray, flow: Flow, clamp: bool) -> np.ndarray:
 
 
 def _carry(
-    d: np.ndarray, u: np.ndarray, curvature: np.ndarray, flow: Flow, start: int, stop: int
+    d: np.ndarray, u: np.ndarray, pull: np.ndarray, flow: Flow, start: int, stop: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    pull, mu = curvature + flow.weight_decay, flow.momentum
-    for lr, count in _runs(flow.rates[start:stop]):
+    mu = flow.momentum
+    for lr, count in _runs(flow.rates[start - flow.start : stop - flow.start]):
         if mu == 0:
             d = d * (1 - lr * pull) ** count
             continue
-        step = np.stack(
-            [np.stack([1 - lr * pull, np.full_like(pull, -lr * mu)]), np.stack([pull, np.full_like(pull, mu)])]
-        )
-        powers = np.linalg.matrix_power(step.transpose(2, 0, 1), count)  # (m, 2, 2)
-        d, u = np.einsum("mij,jm->im", powers, np.stack([d, u]))
+        rows = [[1 - lr * pull[:, 0], np.full(len(pull), -lr * mu)], [pull[:, 0], np.full(len(pull), mu)]]
+        powers = np.linalg.matrix_power(np.array(rows).transpose(2, 0, 1), count)  # (k, 2, 2)
+        d, u = np.einsum("kij,jkp->ikp", powers, np.stack([d, u]))
     return d, u
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from unlearn.curvature.krylov import krylov
-from unlearn.curvature.transport import transport
+from unlearn.curvature.transport import Removal, transport
 from unlearn.methods.method import Unlearned
 from unlearn.train.hessian import Sample, chunk_for, curvature_at, sample_points
 from unlearn.train.recording import Trained
@@ -67,7 +67,8 @@ class KrylovUnlearning:
         chunk = chunk_for(len(original.weights), self.chunk)
         sample = Sample(points.to(original.weights.device), True, recipe.schedule.batch_size, chunk)
         operator = curvature_at(recipe.objective, original, sample, self.curvature)
-        space = krylov(operator, visited.push_sum, self.products)
-        y = space.combine(transport(space, visited.all(), trained.recording.flow(), clamp=True))
+        removal = Removal(None, visited.all(), trained.recording.flow())
+        space = krylov(operator, removal.flat().d, self.products)
+        y = -transport(space, removal, clamp=True).d
         # a product costs about three gradients of the sample
         return Unlearned(original.weights + y, original.buffers, 3 * space.products * len(points))

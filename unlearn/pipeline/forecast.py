@@ -1,23 +1,30 @@
 """The Krylov unlearning error: v and the no-op distance predicted from M alone, and whether to trust them.
 
-paper.md section 2: y = w' - w_t to first order in the removal, from a handful of Hessian-vector products. What a method
-adds to the weights is then off by norm((w'' - w_t) - y), and doing nothing by norm(y).
+paper.md section 2: y = w' - w_t to first order in the removal, from a handful of products. What a method adds to the
+weights is then off by norm((w'' - w_t) - y), and doing nothing by norm(y).
+
+y goes from measured step to measured step: each carries it through the steps since the one before, with the curvature
+that these steps had.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from unlearn.curvature.krylov import Krylov, krylov
 from unlearn.curvature.operator import Halves, Operator
-from unlearn.curvature.transport import Flow, Visit, transport
+from unlearn.curvature.transport import Removal, curved, transport
+from unlearn.train.carried import Carried
+from unlearn.train.learner import Learner
 from unlearn.train.recording import Recording
+from unlearn.values.flat import norm
 
-ERROR = 0.2  # of norm(y): beyond, the last product still mattered
-HALVES = 0.5  # of norm(y): beyond, other samples would have said something else
-GROWTH = 2.0  # beyond, negative curvature multiplies the removal, and first order does not hold for long
+ERROR = 0.2  # of norm(y): beyond, the last products still mattered
+HALVES = 0.5  # of norm(y): beyond, other batches would have said something else
+GROWTH = 2.0  # beyond, most of y is what negative curvature made of it, and first order does not hold for long
 
 
 @dataclass(frozen=True)
@@ -25,93 +32,97 @@ class Forecast:
     """A prediction of w' - w_t.
 
     Attributes:
-        y: the prediction, shape (dim,).
+        carried: from which the next prediction goes on.
+        y: the prediction, shape (dim,); None before the first visit, and where the removal is zero.
         error: estimated error of y, in units of weight.
-        products: Hessian-vector products spent.
-        flags: `unconverged`, the last product still mattered; `growth`, negative curvature; `lr_sigma`, lr times a Ritz
-            value above 1; `half_samples`, two halves of the sample disagree; `batchnorm`, whose no-op distance it
-            under-predicts.
+        products: products spent at this step.
+        flags: `unconverged`, the last product of the segments still mattered; `growth`, negative curvature; `lr_sigma`,
+            lr times a Ritz value above 1; `half_samples`, two halves of the batches disagree; `batchnorm`, whose no-op
+            distance it has under-predicted.
     """
 
-    y: Tensor
-    error: float
-    products: int
-    flags: tuple[str, ...]
+    carried: Carried
+    y: Tensor | None = None
+    error: float = 0.0
+    products: int = 0
+    flags: tuple[str, ...] = ()
 
 
-def forecast(recording: Recording, operator: Operator, products: int, has_buffers: bool) -> Forecast | None:
+def forecast(
+    recording: Recording, original: Learner, operator_along: Callable[[Tensor], Operator], products: int
+) -> Forecast:
     """Predict w' - w_t.
 
     Args:
-        recording: of M, with its visits.
-        operator: the Hessian of the training loss; of two halves of the sample where they are to be compared.
+        recording: of M, with what was carried until the last prediction. Not changed; the next prediction goes on from
+            `Forecast.carried`.
+        original: M.
+        operator_along: gives the curvature of the steps since the last prediction, for a removal; of two halves of the
+            batches where they are to be compared.
         products: m, at most this many are spent.
-        has_buffers: whether the network has BatchNorm.
-
-    Returns:
-        The prediction; None before the first visit, and where the removal is zero.
-    """
-    push = removal(recording)
-    if push is None:
-        return None
-    share = operator.share if isinstance(operator, Halves) else None
-    return forecast_in(krylov(operator, push, products), share, recording, has_buffers)
-
-
-def removal(recording: Recording) -> Tensor | None:
-    """Give the vector that the Krylov space of a forecast starts at.
-
-    Args:
-        recording: of M.
-
-    Returns:
-        The sum of the removals, shape (dim,); None before the first visit, and where it is zero.
-    """
-    push = None if recording.visited is None else recording.visited.push_sum
-    return push if push is not None and bool(push.any()) else None
-
-
-def forecast_in(space: Krylov, share: float | None, recording: Recording, has_buffers: bool) -> Forecast:
-    """Predict w' - w_t from a Krylov space that is there already.
-
-    Args:
-        space: of the Hessian, started at the removal.
-        share: weight of the first of two halves of the sample; None where the operator had no halves.
-        recording: of M, with at least one visit.
-        has_buffers: whether the network has BatchNorm.
 
     Returns:
         The prediction.
     """
-    visited = recording.visited
-    assert visited is not None  # it has a visit
-    flow, visits = recording.flow(), visited.all()
-    coordinates = transport(space, visits, flow, clamp=False)
-    size = float(torch.linalg.vector_norm(coordinates))
-    m = space.products
-    error = 0.0
-    if not space.exhausted:
-        error = math.inf
-        if m > 1:
-            shorter = transport(space, visits, flow, clamp=False, matrix=space.tridiagonal()[: m - 1, : m - 1])
-            error = float(torch.linalg.vector_norm(coordinates - torch.cat([shorter, shorter.new_zeros(1)])))
-    flags = [] if error <= ERROR * size else ["unconverged"]
+    before = recording.carried
+    assert before is not None  # the recording was asked for it
+    flow = recording.flow(before.steps)
+    removal, moved = before.removal(flow), before.at(recording.steps, original)
+    if removal is None:
+        return Forecast(moved)
+    start = removal.flat().d
+    if not bool(start.any()):
+        return Forecast(replace(moved, difference=removal.flat()))
+    operator = operator_along(start)
+    space = krylov(operator, start, products)
+    after = transport(space, removal, clamp=False)
     ritz = torch.linalg.eigvalsh(space.tridiagonal())
-    since = (len(flow.rates) - 1 - visited.steps[0]) * flow.rates[-1] / (1 - flow.momentum)
-    if math.exp(min(-float(ritz.min()) * since, 700)) > GROWTH:
-        flags.append("growth")
-    if flow.rates[-1] * float(ritz.abs().max()) > 1:
-        flags.append("lr_sigma")
-    if share is not None and _disagree(space, share, size, visits, flow):
-        flags.append("half_samples")
-    if has_buffers:
-        flags.append("batchnorm")
-    return Forecast(space.combine(coordinates), error, m, tuple(flags))
+    carried = replace(
+        moved,
+        difference=after,
+        error=before.error + _error(space, removal),
+        spread=math.hypot(before.spread, _spread(space, operator, removal)),
+        growth=before.growth + _growth(space, removal),
+    )
+    size = float(norm(after.d))
+    reasons = {
+        "unconverged": carried.error > ERROR * size,
+        "growth": carried.growth > math.log(GROWTH),
+        "lr_sigma": flow.rates[-1] * float(ritz.abs().max()) > 1,
+        "half_samples": carried.spread > HALVES * size,
+        "batchnorm": bool(original.buffers),
+    }
+    flags = tuple(flag for flag, holds in reasons.items() if holds)
+    return Forecast(carried, -after.d, carried.error, space.products, flags)
 
 
-def _disagree(space: Krylov, share: float, size: float, visits: list[Visit], flow: Flow) -> bool:
-    halves = space.halves(share)
+def _error(space: Krylov, removal: Removal) -> float:
+    """Say what the last product changed in d."""
+    if space.exhausted:
+        return 0.0
+    if space.products < 2:
+        return math.inf
+    whole = space.tridiagonal()
+    d, _ = curved(space, removal, whole, clamp=False)
+    shorter, _ = curved(space, removal, whole[:-1, :-1], clamp=False)
+    return float(torch.linalg.vector_norm(d - torch.cat([shorter, shorter.new_zeros(1)])))
+
+
+def _growth(space: Krylov, removal: Removal) -> float:
+    """Say by what factor negative curvature made d longer, as a logarithm."""
+    values, vectors = torch.linalg.eigh(space.tridiagonal())
+    flat, raised = removal.flat().d, vectors @ torch.diag(values.clamp(min=0)) @ vectors.T
+    sizes = [
+        float(norm(flat + space.combine(curved(space, removal, matrix, clamp=False)[0])))
+        for matrix in (space.tridiagonal(), raised)
+    ]
+    return math.log(sizes[0] / sizes[1]) if all(sizes) else 0.0
+
+
+def _spread(space: Krylov, operator: Operator, removal: Removal) -> float:
+    """Say how far two halves of the batches disagree on d."""
+    halves = space.halves(operator.share) if isinstance(operator, Halves) else None
     if halves is None:
-        return False
-    one, other = (transport(space, visits, flow, clamp=False, matrix=half) for half in halves)
-    return float(torch.linalg.vector_norm(one - other)) > HALVES * size
+        return 0.0
+    one, other = (curved(space, removal, half, clamp=False)[0] for half in halves)
+    return float(torch.linalg.vector_norm(one - other))

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,9 +14,10 @@ from unlearn.metrics import weight_space
 from unlearn.pipeline.forecast import Forecast, forecast
 from unlearn.pipeline.prepare import Prepared
 from unlearn.pipeline.stopwatch import Stopwatch
-from unlearn.train.hessian import halved_hessian_at, hessian_at
+from unlearn.train.hessian import hessian_at
 from unlearn.train.learner import Learner
 from unlearn.train.loop import Step
+from unlearn.train.path import quotient_on_path
 from unlearn.train.recording import Trained
 from unlearn.values.errors import Diverged
 from unlearn.values.flat import buffer_distance, distance, norm
@@ -74,6 +76,7 @@ class Measurer:
         mean = self.sigmas[1] / self.sigmas[0] if self.sigmas[0] else None
         with self.seconds("forecast"):
             ahead = self._forecast(trained)
+        y = None if ahead is None else ahead.y
         lr = recording.rate_sum / step.taken
         columns = {
             "step": step.taken,
@@ -89,13 +92,13 @@ class Measurer:
             "unlearning_error_code": _known(weight_space.unlearning_error_code, lr, step.taken, moved, sigma),
             "unlearning_error_code_mean": _known(weight_space.unlearning_error_code, lr, step.taken, moved, mean),
             "unlearning_error_unrolled": _known(weight_space.unlearning_error_unrolled, lr, step.taken, moved, mean),
-            "predicted_noop_distance": None if ahead is None else float(norm(ahead.y)),
-            "krylov_error": None if ahead is None else ahead.error,
+            "predicted_noop_distance": None if y is None else float(norm(y)),
+            "krylov_error": None if ahead is None or y is None else ahead.error,
             "krylov_hvps": 0 if ahead is None else ahead.products,
-            "krylov_flags": None if ahead is None else "+".join(ahead.flags),
+            "krylov_flags": None if ahead is None or y is None else "+".join(ahead.flags),
             "buffer_distance": float(buffer_distance(original.buffers, retrained.buffers)),
         }
-        return Look(columns, None if ahead is None else ahead.y)
+        return Look(columns, y)
 
     def _sigma(self, original: Learner, step: int) -> tuple[float | None, int]:
         prepared = self.prepared
@@ -112,12 +115,20 @@ class Measurer:
         products = prepared.config.measure.krylov
         if not products or not len(prepared.sample.points):
             return None
-        # one Hessian stands for all steps since the removal: the midpoint rule
-        original = trained.original
-        between = torch.lerp(trained.recording.initial.weights, original.weights, 0.5)
-        at = Learner(between, original.velocity, original.buffers)
-        operator = halved_hessian_at(prepared.recorded.objective, at, prepared.sample)
-        return forecast(trained.recording, operator, products, bool(trained.original.buffers))
+        recording, original = trained.recording, trained.original
+        assert recording.carried is not None
+        before = recording.carried
+        along = partial(
+            quotient_on_path,
+            prepared.recorded,
+            before.weights,
+            original,
+            range(before.steps, recording.steps),
+            prepared.config.measure.hessian_samples,
+        )
+        ahead = forecast(recording, original, along, products)
+        recording.carried = ahead.carried
+        return ahead
 
 
 def _known(

@@ -17,7 +17,7 @@ from unlearn.pipeline import sweep
 from unlearn.pipeline.build import build
 from unlearn.pipeline.keys import keeps_views
 from unlearn.pipeline.measure import Measurer
-from unlearn.pipeline.prepare import Prepared, prepare
+from unlearn.pipeline.prepare import SHARED, Prepared, prepare
 from unlearn.pipeline.run import settle
 from unlearn.pipeline.stopwatch import Stopwatch
 from unlearn.store.entries import key_of
@@ -95,7 +95,7 @@ def training_of(job: DictConfig) -> str:
     parts.pop("conventions")  # what it sets stands where it takes effect
     parts["eval"] = job.conventions.eval_after_measuring
     method = build(job.method, "method")
-    parts["needs"] = sorted(method.needs | {"initial_gradient", "updates"})
+    parts["needs"] = sorted(method.needs | SHARED)
     if not job.store.enabled:
         parts["method"] = resolved["method"]
     return key_of(parts)

@@ -26,6 +26,8 @@ from unlearn.values.rates import LearningRate
 from unlearn.values.schedule import Schedule
 from unlearn.values.streams import generator, seed_for
 
+SHARED = frozenset({"initial_gradient", "updates", "visits"})  # what most methods need
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -88,7 +90,7 @@ def prepare(cfg: DictConfig, data: Data | None = None) -> Prepared:
     _check(config)
     records = _records(cfg.training.record, parts["method"], shared=config.store.enabled)
     if config.measure.krylov and config.measure.hessian_samples:
-        records |= {"visits"}
+        records |= {"carried"}
     device = pick_device(config.device)
     if data is None:
         loaded = parts["dataset"].load(config.seed)
@@ -233,7 +235,7 @@ def _named(key: str, lr: float, decay: str) -> None:
 def _records(asked: Any, method: Method, *, shared: bool) -> frozenset[str]:
     if asked == "auto":
         # next to nothing more, and other methods can share the trained pair
-        return method.needs | ({"initial_gradient", "updates"} if shared else set())
+        return method.needs | (SHARED if shared else frozenset())
     if not isinstance(asked, ListConfig) or not all(isinstance(name, str) for name in asked):
         raise UserError(f"training.record={asked}: must be auto or a list such as [initial_gradient,updates]")
     records = frozenset(asked)

@@ -1,4 +1,4 @@
-"""Sigma and the forecast of all points of a stack at once, handed to each point's own measurer."""
+"""Sigma of all points of a stack at once, handed to each point's own measurer; forecasts are each point's own."""
 
 from collections.abc import Sequence
 from concurrent.futures import Executor
@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from unlearn.curvature.estimators import Lanczos
-from unlearn.curvature.stacked import StackedHalves, StackedHessian, StackedOperator, stacked_krylov
+from unlearn.curvature.stacked import StackedHessian
 from unlearn.curvature.stacked_lanczos import StackedTracker
 from unlearn.metrics import weight_space
-from unlearn.pipeline.forecast import Forecast, forecast_in, removal
 from unlearn.pipeline.measure import Measurer
 from unlearn.pipeline.prepare import Prepared
 from unlearn.pipeline.stopwatch import Stopwatch
@@ -31,17 +30,12 @@ class StackMeasurer(Measurer):
 
     Attributes:
         found: sigma at this step, and the products it took.
-        ahead: the forecast at this step.
     """
 
     found: tuple[float | None, int] = (None, 0)
-    ahead: Forecast | None = None
 
     def _sigma(self, original: Learner, step: int) -> tuple[float | None, int]:
         return self.found
-
-    def _forecast(self, trained: Trained) -> Forecast | None:
-        return self.ahead
 
 
 class Measured(Protocol):
@@ -55,17 +49,19 @@ class Measured(Protocol):
 
 @dataclass
 class StackCurvature:
-    """Sigma and the forecast of all points at once.
+    """Sigma of all points at once.
 
     Attributes:
         points: of one stack.
-        samples: losses and points of the whole sample; then of its two halves, where it has two.
+        objective: the losses.
+        sample: points that each looks at, shape (rows, k).
         tracker: of sigma.
         workers: threads for the products; None takes one after the other.
     """
 
     points: Sequence[Measured]
-    samples: list[tuple[StackedObjective, Tensor]]
+    objective: StackedObjective
+    sample: Tensor
     tracker: StackedTracker
     workers: Executor | None
 
@@ -83,63 +79,34 @@ class StackCurvature:
         first = points[0].prepared
         objective = StackedObjective.of([point.prepared.recorded.objective for point in points])
         chosen = torch.stack([point.prepared.sample.points for point in points])
-        cut = chosen.shape[1] // 2
-        parts = [chosen, *((chosen[:, :cut], chosen[:, cut:]) if cut else ())]
         estimator = first.tracker.estimator
         lanczos = estimator if isinstance(estimator, Lanczos) else Lanczos("unused", 1.0, 1)
         tracker = StackedTracker(lanczos, first.tracker.warmth)
-        return cls(points, [(objective, part) for part in parts], tracker, workers)
+        return cls(points, objective, chosen, tracker, workers)
 
     def look(self, step: int, seconds: Stopwatch) -> None:
-        """Hand each point's measurer its sigma and its forecast.
+        """Hand each point's measurer its sigma.
 
         Args:
             step: steps taken.
-            seconds: gets the stages `sigma` and `forecast`.
+            seconds: gets the stage `sigma`.
         """
         settings = self.points[0].prepared.config.measure
         trained = [cast(Trained, point.trained) for point in self.points]
         weights = torch.stack([each.original.weights for each in trained])
         finite = weights.isfinite().all(dim=1)
         rows = [k for k, point in enumerate(self.points) if point.error is None and bool(finite[k])]
-        if not rows or not self.samples[0][1].shape[1]:
+        if not rows or not self.sample.shape[1]:
             return
         with seconds("sigma"):
             probes = torch.stack([_probe(point, step) for point in self.points])
-            found = self.tracker(self._hessian(weights, 0), probes, rows)
+            found = self.tracker(self._hessian(weights), probes, rows)
         for k in rows:
             sigma = weight_space.sigma_of(found[k].value, settings.sigma)
             cast(StackMeasurer, self.points[k].measurer).found = sigma, found[k].products
-        if settings.krylov:
-            with seconds("forecast"):
-                self._forecasts(trained, weights, rows, settings.krylov)
 
-    def _forecasts(self, trained: Sequence[Trained], weights: Tensor, rows: Sequence[int], products: int) -> None:
-        pushes = torch.zeros_like(weights)
-        for k in rows:
-            push = removal(trained[k].recording)
-            if push is not None:
-                pushes[k] = push
-        initial = torch.stack([each.recording.initial.weights for each in trained])
-        between = torch.lerp(initial, weights, 0.5)
-        share = None
-        operator: StackedOperator
-        if len(self.samples) == 1:
-            operator = self._hessian(between, 0)
-        else:
-            sizes = [part.shape[1] for _, part in self.samples]
-            share = sizes[1] / sizes[0]
-            operator = StackedHalves(self._hessian(between, 1), self._hessian(between, 2), share)
-        spaces = stacked_krylov(operator, pushes, products)
-        finite = torch.stack(spaces.diagonal + spaces.beside + [spaces.leftover]).isfinite().all(0)
-        for k in rows:
-            known = bool(spaces.products[k]) and bool(finite[k])  # else nothing was forgotten yet, or it diverges
-            cast(StackMeasurer, self.points[k].measurer).ahead = (
-                forecast_in(spaces.row(k), share, trained[k].recording, has_buffers=False) if known else None
-            )
-
-    def _hessian(self, weights: Tensor, part: int) -> StackedHessian:
-        objective, points = self.samples[part]
+    def _hessian(self, weights: Tensor) -> StackedHessian:
+        objective, points = self.objective, self.sample
         shares = torch.full(points.shape, 1 / points.shape[1], dtype=weights.dtype)
 
         def losses(some: Tensor, rows: slice) -> Tensor:

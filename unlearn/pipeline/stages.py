@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unlearn.curvature.estimators import Extreme
-from unlearn.curvature.transport import Visit
+from unlearn.curvature.transport import Difference, Visit
 from unlearn.methods.method import Unlearned
 from unlearn.pipeline import keys, report
 from unlearn.pipeline.interrupt import Watch
@@ -13,6 +13,7 @@ from unlearn.pipeline.measure import Look, Measurer, judge
 from unlearn.pipeline.prepare import Prepared
 from unlearn.pipeline.stopwatch import Stopwatch
 from unlearn.store.entries import Alone, Slot, Store
+from unlearn.train.carried import Carried
 from unlearn.train.learner import Learner
 from unlearn.train.loop import Recipe, train
 from unlearn.train.recording import Recording, Trained
@@ -21,7 +22,7 @@ from unlearn.values.measurement import Measurement
 from unlearn.values.schedule import Batch
 from unlearn.values.state import frozen, pack, unpack
 
-KINDS = (Learner, Recording, Visits, Visit, Batch, Extreme, Unlearned)
+KINDS = (Learner, Recording, Visits, Visit, Carried, Difference, Batch, Extreme, Unlearned)
 LEFT_OUT = ("recipe",)  # it follows from the config
 
 

@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from unlearn.curvature.operator import GaussNewton, Halves, Hessian, Operator
+from unlearn.curvature.operator import GaussNewton, Hessian, Operator
 from unlearn.models.network import clone
 from unlearn.train.learner import Learner
 from unlearn.train.objective import Objective
@@ -45,17 +45,16 @@ class Sample:
     batch_size: int
     chunk: int
 
-    def parts(self, has_buffers: bool, points: Tensor) -> list[Tensor]:
-        """Cut points into what one forward pass sees.
+    def parts(self, has_buffers: bool) -> list[Tensor]:
+        """Cut the points into what one forward pass sees.
 
         Args:
             has_buffers: whether the network has BatchNorm or the like.
-            points: which of the points.
 
         Returns:
             Batches of the training size where BatchNorm is in train mode, else chunks.
         """
-        return list(points.split(self.batch_size if self.train_mode and has_buffers else self.chunk))
+        return list(self.points.split(self.batch_size if self.train_mode and has_buffers else self.chunk))
 
 
 def hessian_at(objective: Objective, at: Learner, sample: Sample) -> Hessian:
@@ -69,36 +68,13 @@ def hessian_at(objective: Objective, at: Learner, sample: Sample) -> Hessian:
     Returns:
         The operator. One chunk keeps its graph between products; several build theirs anew for each.
     """
-    return _hessian(objective, at, sample, sample.points)
 
-
-def halved_hessian_at(objective: Objective, at: Learner, sample: Sample) -> Operator:
-    """Give the same Hessian as the mean of those of two halves of the sample.
-
-    Args:
-        objective: the loss.
-        at: gives weights and buffers, which stay as they are.
-        sample: where.
-
-    Returns:
-        The operator; the plain one where there are fewer than two parts to share out.
-    """
-    size = sample.batch_size if sample.train_mode and at.buffers else 1
-    cut = len(sample.points) // 2 // size * size
-    if cut == 0:
-        return hessian_at(objective, at, sample)
-    first, second = sample.points[:cut], sample.points[cut:]
-    share = cut / len(sample.points)
-    return Halves(_hessian(objective, at, sample, first), _hessian(objective, at, sample, second), share)
-
-
-def _hessian(objective: Objective, at: Learner, sample: Sample, points: Tensor) -> Hessian:
     def loss(part: Tensor, weights: Tensor) -> Tensor:
         return objective.loss(weights, clone(at.buffers), part, train=sample.train_mode)
 
-    parts = sample.parts(bool(at.buffers), points)
-    losses = [(len(part) / len(points), partial(loss, part)) for part in parts]
-    return Hessian(at.weights, losses, keep=len(points) <= sample.chunk)
+    parts = sample.parts(bool(at.buffers))
+    losses = [(len(part) / len(sample.points), partial(loss, part)) for part in parts]
+    return Hessian(at.weights, losses, keep=len(sample.points) <= sample.chunk)
 
 
 def gauss_newton_at(objective: Objective, at: Learner, sample: Sample) -> GaussNewton:
@@ -116,7 +92,7 @@ def gauss_newton_at(objective: Objective, at: Learner, sample: Sample) -> GaussN
     def logits(part: Tensor, weights: Tensor) -> Tensor:
         return objective.logits(weights, clone(at.buffers), part, train=sample.train_mode)
 
-    parts = sample.parts(bool(at.buffers), sample.points)
+    parts = sample.parts(bool(at.buffers))
     return GaussNewton(
         at.weights,
         [(len(part) / len(sample.points), partial(logits, part), partial(objective.on_data, part)) for part in parts],

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from unlearn.curvature.transport import Flow
+from unlearn.train.carried import Carried
 from unlearn.train.learner import Learner
 from unlearn.train.loop import Recipe, Step, removal_gradient
 from unlearn.train.visits import KEPT, Visits
@@ -19,6 +20,7 @@ RECORDS = {
     "updates": "one",
     "checkpoint_gradients": "two",
     "visits": "a bounded number",
+    "carried": "a bounded number",
     "checkpoints": "one a checkpoint",
 }
 
@@ -35,8 +37,8 @@ def vectors_needed(records: frozenset[str], schedule: Schedule, checkpoint_every
         How many vectors of the size of the model, w_0 not counted.
     """
     growing = schedule.total_steps // checkpoint_every if "checkpoints" in records else 0
-    if "visits" in records:
-        growing += 2 * min(schedule.visits(), KEPT) + 2
+    for name in records & {"visits", "carried"}:
+        growing += 2 * min(schedule.visits(), KEPT) + (2 if name == "visits" else 5)
     fixed = {"one": 1, "two": 2}
     return growing + sum(fixed.get(RECORDS[name], 0) for name in records)
 
@@ -75,6 +77,7 @@ class Recording:
         update_sum: sum over visits of w_{s+1} - w_s.
         checkpoint_correction: sum over checkpoints c of (visits since c) * lr * (removal gradient at w_c) / per_epoch.
         visited: what each visit did to M.
+        carried: what has become of the removals.
         checkpoints: weights every K steps, on the CPU.
     """
 
@@ -93,6 +96,7 @@ class Recording:
     update_sum: Tensor | None = None
     checkpoint_correction: Tensor | None = None
     visited: Visits | None = None
+    carried: Carried | None = None
     checkpoints: list[Tensor] = field(default_factory=list)
     _carried: float = 0.0
     _first_epoch: list[Batch] = field(default_factory=list)
@@ -124,19 +128,24 @@ class Recording:
             self.update_sum = zeros.clone()
         if "visits" in records:
             self.visited = Visits(recipe)
+        if "carried" in records:
+            self.carried = Carried.start(recipe, start)
         if "checkpoint_gradients" in records:
             self._checkpoint, self.checkpoint_correction = start, zeros.clone()
         return self
 
-    def flow(self) -> Flow:
+    def flow(self, start: int = 0) -> Flow:
         """Describe the SGD so far, for carrying removals through it.
 
+        Args:
+            start: the first step that counts.
+
         Returns:
-            Learning rate of each step taken, momentum and weight decay.
+            Learning rate of each step taken since, momentum and weight decay.
         """
         optimizer = self.recipe.optimizer
-        rates = [self.recipe.rate.at(step) for step in range(self.steps)]
-        return Flow(rates, optimizer.momentum, optimizer.weight_decay)
+        rates = [self.recipe.rate.at(step) for step in range(start, self.steps)]
+        return Flow(rates, optimizer.momentum, optimizer.weight_decay, start)
 
     def observe(self, step: Step, original: Learner) -> None:
         """Look at M just after a step.
@@ -166,6 +175,8 @@ class Recording:
             self.first_gradient = removal_gradient(self.recipe, original, self._first_epoch)
         if self.visited is not None:
             self.visited.observe(step, original)
+        if self.carried is not None:
+            self.carried.visits.observe(step, original)
         if self.update_sum is not None:
             self.update_sum.add_(original.velocity, alpha=-step.lr)
         if self.checkpoint_correction is not None and self._checkpoint is not None:

@@ -30,8 +30,12 @@ class Measurement:
         "weight", "norm((w'' - w_t) - y), y the removal carried through the later steps: v as predicted"
     )
     predicted_noop_distance: float | None = _column("weight", "norm(y), the no-op distance as predicted")
-    krylov_error: float | None = _column("weight", "estimated error of y, by what its last product changed")
-    krylov_hvps: int = _column("products", "Hessian-vector products that y took at this step")
+    krylov_error: float | None = _column(
+        "weight", "estimated error of y: the sum of what the last product changed at each measured step"
+    )
+    krylov_hvps: int = _column(
+        "products", "Hessian-vector products, as differences of gradients, that y took at this step"
+    )
     krylov_flags: str | None = _column(
         "", "why y should not be trusted; words joined by +, empty where nothing speaks against it"
     )

@@ -1,0 +1,78 @@
+"""The curvature that a removal met on its way: of the batches that M' trained on too, where M was when it saw them."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from unlearn.curvature.operator import Halves, Operator, Quotient
+from unlearn.data.augmentation import Draws
+from unlearn.models.network import clone
+from unlearn.train.learner import Learner
+from unlearn.train.loop import Recipe
+from unlearn.values.flat import norm
+from unlearn.values.schedule import Batch
+
+
+def quotient_on_path(recipe: Recipe, before: Tensor, now: Learner, steps: range, most: int, push: Tensor) -> Operator:
+    """Give the mean slope of the steps' gradients over the length of a removal.
+
+    The product over steps i of (1 - eta H_i) is, to first order in eta, that of their mean H: the Hessians of the very
+    batches, at the weights that each step started from (taken to lie on the line from first to last). Each is a
+    difference quotient over the length of the removal, the distance that lies between M and M'.
+
+    Args:
+        recipe: the loss, its augmentation and the batches.
+        before: M's weights at the first of the steps.
+        now: M after the last of them.
+        steps: that were taken in between.
+        most: how many points to look at; as many whole batches, evenly spread over the steps, but at least one.
+        push: the removal, shape (dim,).
+
+    Returns:
+        The operator, as the mean of every other batch and the rest; plain where there is one batch alone.
+    """
+    # below this length, rounding would be most of a difference of gradients
+    length = max(float(norm(push)), torch.finfo(push.dtype).eps ** 0.5 * float(norm(now.weights)))
+    batches = _spread(recipe, steps, max(most // recipe.schedule.batch_size, 1))
+    parts: list[tuple[float, Callable[[Tensor], Tensor]]] = []
+    epoch, draws = -1, None
+    for batch in batches:
+        if batch.epoch != epoch:
+            epoch, draws = batch.epoch, recipe.objective.draws(batch.epoch)
+        share = (batch.step - steps.start) / len(steps)
+        parts.append((1 / len(batches), partial(_gradient, recipe, before, now, batch, draws, share)))
+    if len(parts) < 2:
+        return Quotient(len(push), parts, length)
+    halves = [[(1 / len(half), gradient) for _, gradient in half] for half in (parts[::2], parts[1::2])]
+    first, second = (Quotient(len(push), half, length) for half in halves)
+    return Halves(first, second, len(halves[0]) / len(parts))
+
+
+def _gradient(
+    recipe: Recipe, before: Tensor, now: Learner, batch: Batch, draws: Draws | None, share: float, displacement: Tensor
+) -> Tensor:
+    weights = torch.lerp(before, now.weights, share).add_(displacement)
+    _, gradient = recipe.objective.gradient(
+        weights,
+        clone(now.buffers),
+        batch.kept.to(weights.device),
+        draws=draws,
+        count=len(batch.indices),
+        train=now.train_mode,
+        step=batch.step,
+    )
+    return gradient
+
+
+def _spread(recipe: Recipe, steps: range, count: int) -> Sequence[Batch]:
+    """Pick batches that M' trains on too, evenly; a step that it does not take moves nothing of the removal."""
+    shared = []
+    for batch in recipe.schedule.batches(steps.start):
+        if batch.step >= steps.stop:
+            break
+        if len(batch.kept):
+            shared.append(batch)
+    count = min(count, len(shared))
+    return [shared[(2 * place + 1) * len(shared) // (2 * count)] for place in range(count)]
