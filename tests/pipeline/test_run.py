@@ -155,6 +155,15 @@ def test_a_run_that_diverges_keeps_what_was_measured(tiny, tmp_path):
     assert summary["diverged_at"] == rows + 1
 
 
+@pytest.mark.parametrize("lr", ["1e10", "1e20", "1e30"])
+@pytest.mark.parametrize("model", ["mlp", "cnn"])
+def test_a_hessian_that_is_not_finite_is_divergence(tiny, tmp_path, lr, model):
+    """The weights may still be finite when the curvature at them no longer is."""
+    with pytest.raises(Diverged, match="not finite"):
+        run(tiny(f"optimizer.lr={lr}", "pretraining.epochs=0", "measure.every=1", f"model={model}"), tmp_path)
+    assert json.loads((tmp_path / "summary.json").read_text())["status"] == "diverged"
+
+
 @pytest.mark.parametrize("correction", ["momentum_aware", "plain"])
 def test_the_momentum_factor_on_digits(composed, tmp_path, correction):
     """Momentum 0.9, lr 0.01, step 3, MLP: over ten times closer with the finite-time factor, and not without it."""

@@ -1,5 +1,6 @@
 """Estimators of the eigenvalue of largest magnitude, over the operator seam."""
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from unlearn.curvature.krylov import Krylov
 from unlearn.curvature.operator import Operator, dense
-from unlearn.values.errors import above, at_least
+from unlearn.values.errors import NotFinite, above, at_least
 from unlearn.values.flat import dot, norm
 
 
@@ -156,6 +157,9 @@ class PowerIteration:
 
         Returns:
             The eigenpair, one product behind in its vector.
+
+        Raises:
+            NotFinite: a product is not.
         """
         vector = start / norm(start).to(start)
         before = float("nan")
@@ -165,6 +169,8 @@ class PowerIteration:
             residual = float(norm(product - theta * vector))
             converged = abs(theta - before) < self.tolerance * (abs(before) + 1e-6)
             length = float(norm(product))
+            if not math.isfinite(length):
+                raise NotFinite
             if converged or length == 0 or products == self.max_products:
                 break
             vector, before = product / length, theta
@@ -190,8 +196,13 @@ class Dense:
 
         Returns:
             The eigenpair.
+
+        Raises:
+            NotFinite: the matrix is not.
         """
         matrix = dense(operator, start)
+        if not matrix.isfinite().all():
+            raise NotFinite
         values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
         lead = int(values.abs().argmax())
         vector = vectors[:, lead]

@@ -7,6 +7,7 @@ With basis Q (dim, m) and tridiagonal T = Q' A Q, a function of the operator on 
 (Golub and Van Loan, Matrix Computations, 10.1; Higham, Functions of Matrices, 13.2.)
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from unlearn.curvature.operator import Halves, Operator
+from unlearn.values.errors import NotFinite
 from unlearn.values.flat import dot, norm
 
 
@@ -64,6 +66,9 @@ class Krylov:
 
         Args:
             operator: A, the same at each call.
+
+        Raises:
+            NotFinite: the product is not.
         """
         if self.exhausted:
             return
@@ -82,6 +87,8 @@ class Krylov:
             for vector in self.basis:
                 product.addcmul_(vector, -dot(vector, product).to(product))  # in place: no new vector of this size
         self.leftover = float(norm(product))
+        if not math.isfinite(self.leftover):
+            raise NotFinite
         scale = max(map(abs, self.diagonal + self.beside))
         tiny = torch.finfo(product.dtype)
         self.exhausted = self.leftover <= max(tiny.eps * scale, tiny.tiny) or len(self.basis) == operator.dim

@@ -13,8 +13,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from unlearn.curvature.krylov import Krylov
-
 Losses = Callable[[Tensor, slice], Tensor]
 
 
@@ -87,56 +85,25 @@ class StackedHessian:
             )
 
 
-@dataclass(frozen=True)
-class StackedHalves:
-    """Weighted means of two operators in each row.
-
-    Attributes:
-        first: on the one half.
-        second: on the other.
-        share: weight of the first, in (0, 1).
-    """
-
-    first: StackedOperator
-    second: StackedOperator
-    share: float
-
-    def matvec(self, vectors: Tensor, going: Tensor) -> Tensor:
-        """Apply the means.
-
-        Args:
-            vectors: shape (K, dim).
-            going: rows that are needed, bool, shape (K,).
-
-        Returns:
-            Shape (K, dim).
-        """
-        return torch.lerp(self.second.matvec(vectors, going), self.first.matvec(vectors, going), self.share)
-
-
 @dataclass
 class StackedKrylov:
     """K Krylov spaces that grow together; see `Krylov`.
 
     Attributes:
-        size: norm of each start vector, float64, shape (K,).
         basis: unit vectors, shape (K, at least m, dim); zero in rows that have stopped.
         diagonal: of each T, one float64 tensor of shape (K,) a product.
         beside: off the diagonal, one fewer.
         leftover: norm of what the last product had outside the basis, shape (K,).
         products: of each row, shape (K,).
         exhausted: rows whose space is invariant, shape (K,).
-        half: coordinates of the first half's products, one of shape (K, j + 1) a product.
     """
 
-    size: Tensor
     basis: Tensor
     diagonal: list[Tensor]
     beside: list[Tensor]
     leftover: Tensor
     products: Tensor
     exhausted: Tensor
-    half: list[Tensor]
 
     @classmethod
     def start(cls, vectors: Tensor, room: int) -> "StackedKrylov":
@@ -153,7 +120,7 @@ class StackedKrylov:
         basis = vectors.new_zeros(len(vectors), room, vectors.shape[1])
         basis[:, 0] = torch.where(size > 0, 1 / size, 0.0).to(vectors)[:, None] * vectors
         none = torch.zeros(len(vectors), dtype=torch.int64)
-        return cls(size, basis, [], [], torch.zeros_like(size), none, size == 0, [])
+        return cls(basis, [], [], torch.zeros_like(size), none, size == 0)
 
     def expand(self, operator: StackedOperator, going: Tensor) -> None:
         """Spend one product on each row that still goes and is not exhausted.
@@ -167,12 +134,7 @@ class StackedKrylov:
         if m:
             self.beside.append(self.leftover)
         newest = self.basis[:, m]
-        if isinstance(operator, StackedHalves):
-            first = operator.first.matvec(newest, going)
-            product = torch.lerp(operator.second.matvec(newest, going), first, operator.share)
-            self.half.append(torch.bmm(self.basis[:, : m + 1], first[:, :, None])[:, :, 0].double())
-        else:
-            product = operator.matvec(newest, going)
+        product = operator.matvec(newest, going)
         self.diagonal.append((product * newest).sum(1, dtype=torch.float64))
         known = self.basis[:, : m + 1]
         for _ in range(2):  # twice is enough to be orthogonal to working precision
@@ -202,44 +164,3 @@ class StackedKrylov:
             beside = torch.stack(self.beside, dim=1)[rows]
             matrix += torch.diag_embed(beside, 1) + torch.diag_embed(beside, -1)
         return matrix
-
-    def row(self, k: int) -> Krylov:
-        """Take one space out.
-
-        Args:
-            k: which.
-
-        Returns:
-            The space as if it had been built alone; its basis are views.
-        """
-        m = int(self.products[k])
-        # what the last product of the row left is either the entry beside that came next, or still the leftover
-        leftover = self.beside[m - 1] if m <= len(self.beside) and m else self.leftover
-        return Krylov(
-            float(self.size[k]),
-            list(self.basis[k, :m]),
-            [float(entry[k]) for entry in self.diagonal[:m]],
-            [float(entry[k]) for entry in self.beside[: m - 1]],
-            float(leftover[k]),
-            bool(self.exhausted[k]),
-            [entry[k].tolist() for entry in self.half[:m]],
-        )
-
-
-def stacked_krylov(operator: StackedOperator, vectors: Tensor, products: int) -> StackedKrylov:
-    """Build K Krylov spaces.
-
-    Args:
-        operator: symmetric in each row.
-        vectors: where they start, shape (K, dim); a row of zeros has no space.
-        products: m; fewer are spent in a row whose space ends before.
-
-    Returns:
-        The spaces.
-    """
-    space = StackedKrylov.start(vectors, products + 1)
-    for _ in range(products):
-        if bool(space.exhausted.all()):
-            break
-        space.expand(operator, ~space.exhausted)
-    return space

@@ -19,7 +19,7 @@ from unlearn.train.learner import Learner
 from unlearn.train.loop import Step
 from unlearn.train.path import quotient_on_path
 from unlearn.train.recording import Trained
-from unlearn.values.errors import Diverged
+from unlearn.values.errors import Diverged, NotFinite
 from unlearn.values.flat import buffer_distance, distance, norm
 from unlearn.values.streams import generator
 
@@ -69,13 +69,16 @@ class Measurer:
         assert original.loss is not None  # a step was taken
         if not math.isfinite(moved):
             raise Diverged(step.taken, step.lr)
-        with self.seconds("sigma"):
-            sigma, products = self._sigma(original, step.taken)
+        try:
+            with self.seconds("sigma"):
+                sigma, products = self._sigma(original, step.taken)
+            with self.seconds("forecast"):
+                ahead = self._forecast(trained)
+        except NotFinite:
+            raise Diverged(step.taken, step.lr) from None
         if sigma is not None:
             self.sigmas = (self.sigmas[0] + 1, self.sigmas[1] + sigma)
         mean = self.sigmas[1] / self.sigmas[0] if self.sigmas[0] else None
-        with self.seconds("forecast"):
-            ahead = self._forecast(trained)
         y = None if ahead is None else ahead.y
         lr = recording.rate_sum / step.taken
         columns = {

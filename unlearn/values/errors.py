@@ -17,6 +17,13 @@ class Diverged(UserError):
         self.step = step
 
 
+class NotFinite(UserError):
+    """A product with a curvature matrix is NaN or infinite: the weights are about to be."""
+
+    def __init__(self) -> None:
+        super().__init__("the curvature at these weights is not finite: try a smaller lr, or less momentum")
+
+
 def choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
     """Check a named choice.
 
