@@ -4,12 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from unlearn.pipeline.sweep import name_of, points, state_of
+from unlearn.pipeline.sweep import name_of, points, same_base, state_of
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (
@@ -107,3 +108,11 @@ def test_names_are_safe_and_apart():
     assert all("/" not in name and len(name) < 255 for name in names)
     (point,) = points([["seed=1", "model=mlp"]], {"seed"})
     assert point.overrides[-1] == "hydra.sweep.subdir='seed=1'"
+
+
+def test_many_that_start_the_same_sweep_at_once_agree(tmp_path):
+    """A file that all of them write: none may find another's half of it."""
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(lambda _: same_base(tmp_path, ["model=mlp"]), range(80)))
+    assert not same_base(tmp_path, ["model=cnn"])
+    assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".part")] == []

@@ -95,11 +95,12 @@ def same_base(folder: Path, fixed: Sequence[str]) -> bool:
         digest.update(file.read_bytes())
     text = [item for item in sorted(fixed) if item.partition("=")[0].partition(".")[0] not in UNNAMED]
     now = {"config": digest.hexdigest(), "overrides": text}
-    try:
-        before = json.loads((folder / "sweep.json").read_bytes())
-    except (OSError, ValueError):
-        before = None
-    write_json(folder / "sweep.json", now)
+    with _lock(folder / "sweep"):  # the same sweep may be started twice at once
+        try:
+            before = json.loads((folder / "sweep.json").read_bytes())
+        except (OSError, ValueError):
+            before = None
+        write_json(folder / "sweep.json", now)
     return before is None or before == now
 
 
