@@ -40,7 +40,7 @@ def since(start: tuple[float, float]) -> tuple[float, float]:
 
 def configs(points: int, extra: list[str]) -> list[DictConfig]:
     register()
-    plain = ["model=mlp", "device=cpu", "figures=false", "logger.mode=disabled"]
+    plain = ["model=mlp", "device=cpu", "figures=false", "logger.mode=disabled", "store.enabled=false"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         made = [
             compose("config", [*plain, f"seed={point // 4}", f"penalty.gamma={(0, 1, 5, 10)[point % 4]}", *extra])
