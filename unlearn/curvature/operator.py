@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from unlearn.curvature.layers import Economical
 from unlearn.values.flat import norm
 
 
@@ -62,7 +63,9 @@ class Hessian:
             return
         for share, loss in self.losses:
             point = self.weights.detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(loss(point), point, create_graph=True)
+            with Economical(point):
+                value = loss(point)
+            (gradient,) = torch.autograd.grad(value, point, create_graph=True)
             if self.keep:
                 self._graphs.append((share, point, gradient))
             yield share, point, gradient

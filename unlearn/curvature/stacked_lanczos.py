@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from unlearn.curvature.estimators import Extreme, Lanczos, error_of
+from unlearn.curvature.estimators import Extreme, Lanczos, error_of, power_step
 from unlearn.curvature.stacked import StackedKrylov, StackedOperator
 from unlearn.curvature.tracker import Warmth
 
@@ -52,7 +52,9 @@ def stacked_lanczos(
             converged = lanczos.enough(error, theta, starts.dtype) or bool(space.exhausted[k])
             if converged or m >= lanczos.max_products:
                 vector = pairs[:, lead].to(starts) @ space.basis[k, :m]
-                found[k] = Extreme(theta, vector, residual, m, converged, gap, error)
+                outside = None if space.exhausted[k] else space.basis[k, m]
+                ahead = power_step(vector, outside, float(space.leftover[k]) * float(pairs[-1, lead]), theta)
+                found[k] = Extreme(theta, vector, residual, m, converged, gap, error, ahead)
                 going[k] = False
     return found
 
@@ -87,7 +89,8 @@ class StackedTracker:
         found: dict[int, Extreme] = {}
         if self.last and self.warmth.enabled:
             yesterday = probes.clone()
-            yesterday[list(rows)] = torch.stack([self.last[k].vector for k in rows])
+            last = [self.last[k] for k in rows]
+            yesterday[list(rows)] = torch.stack([each.vector if each.ahead is None else each.ahead for each in last])
             lengths = torch.linalg.vector_norm(probes, dim=1, dtype=torch.float64).to(probes)
             starts = yesterday + probes * (self.warmth.mix / lengths)[:, None]
             gaps = [self.last[k].gap if k in self.last else 0.0 for k in range(len(probes))]

@@ -1,6 +1,6 @@
 """One eigenvalue followed over training: warm starts, made safe."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -36,7 +36,7 @@ class Tracker:
 
     The Rayleigh quotient of yesterday's eigenvector is off by the square of the angle it has turned since; with the gap
     of yesterday's spectrum the residual of one product tells whether that is small enough. Where it is not, Lanczos
-    goes on from there.
+    goes on from there. The start is yesterday's vector after the power step that its last product is good for.
 
     Attributes:
         estimator: `Lanczos` is warm-started; any other starts cold every time.
@@ -66,9 +66,7 @@ class Tracker:
             cold = self.estimator(operator, probe)
             keep = cold if found is None or abs(cold.value) > abs(found.value) else found
             # the gap of a random start is of the whole spectrum; that of a warm one may miss a neighbour
-            found = Extreme(
-                keep.value, keep.vector, keep.residual, spent + cold.products, keep.converged, cold.gap, keep.error
-            )
+            found = replace(keep, products=spent + cold.products, gap=cold.gap)
             self.since_cold = 0
         self.since_cold += 1
         self.last = found
@@ -78,5 +76,6 @@ class Tracker:
         if self.last is None or not self.warmth.enabled or not isinstance(self.estimator, Lanczos):
             return None
         length = norm(probe).to(probe)
-        start = self.last.vector + probe * (self.warmth.mix / length)
+        ahead = self.last.vector if self.last.ahead is None else self.last.ahead
+        start = ahead + probe * (self.warmth.mix / length)
         return self.estimator(operator, start, self.last.gap)
