@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from bench.ours import last_two, ready, tight
 from bench.worlds import REFERENCE, World
-from unlearn.curvature.estimators import Extreme, Lanczos, PowerIteration
+from unlearn.curvature.estimators import Lanczos, PowerIteration
 from unlearn.curvature.operator import Operator
+from unlearn.curvature.spectrum import Extreme
 from unlearn.curvature.tracker import Tracker, Warmth
 from unlearn.models.network import clone
 from unlearn.pipeline.prepare import Prepared

@@ -7,36 +7,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from unlearn.curvature.krylov import Krylov
 from unlearn.curvature.operator import Operator, dense
+from unlearn.curvature.spectrum import Extreme, eigenpairs
 from unlearn.values.errors import NotFinite, above, at_least
 from unlearn.values.flat import dot, norm
-
-
-@dataclass(frozen=True)
-class Extreme:
-    """An extreme eigenpair.
-
-    Attributes:
-        value: theta, the signed eigenvalue of largest magnitude.
-        vector: its unit eigenvector, shape (dim,).
-        residual: norm(A x - theta x), which bounds the distance from theta to the nearest eigenvalue.
-        products: operator products spent.
-        converged: whether the error estimate fell under the tolerance.
-        gap: distance from theta to the nearest other Ritz value; 0 where it is not known.
-        error: the estimate of |theta - eigenvalue|, min(residual, 4 residual^2 / gap).
-        ahead: A x / theta, a power step on from the vector at no product: where to start on an operator close by; None
-            where it is not known.
-    """
-
-    value: float
-    vector: Tensor
-    residual: float
-    products: int
-    converged: bool
-    gap: float = 0.0
-    error: float = float("nan")
-    ahead: Tensor | None = None
 
 
 class Estimator(Protocol):
@@ -87,65 +61,7 @@ class Lanczos:
         Returns:
             The eigenpair; products may be fewer than `max_products` where the Krylov space ends early.
         """
-        space = Krylov.start(start)
-        while True:
-            space.expand(operator)
-            values, vectors = torch.linalg.eigh(space.tridiagonal())
-            lead = int(values.abs().argmax())
-            theta = float(values[lead])
-            residual = space.leftover * abs(float(vectors[-1, lead]))
-            others = values[torch.arange(len(values)) != lead]
-            if len(others):
-                gap = float((others - theta).abs().min())
-            error = error_of(residual, gap)
-            converged = self.enough(error, theta, start.dtype) or space.exhausted
-            if converged or space.products >= self.max_products:
-                vector = space.combine(vectors[:, lead])
-                ahead = power_step(vector, space.outside, space.leftover * float(vectors[-1, lead]), theta)
-                return Extreme(theta, vector, residual, space.products, converged, gap, error, ahead)
-
-    def enough(self, error: float, theta: float, dtype: torch.dtype) -> bool:
-        """Say whether to stop.
-
-        Args:
-            error: the estimate of |theta - eigenvalue|.
-            theta: the leading Ritz value.
-            dtype: of the vectors.
-
-        Returns:
-            Whether the error is within the tolerance.
-        """
-        return error < self.tolerance * max(abs(theta), torch.finfo(dtype).tiny)
-
-
-def error_of(residual: float, gap: float) -> float:
-    """Estimate the error of a Ritz value.
-
-    Args:
-        residual: norm(A x - theta x).
-        gap: its distance to the nearest other Ritz value; 0 where there is none.
-
-    Returns:
-        min(residual, 4 residual^2 / gap), an estimate of |theta - eigenvalue|.
-    """
-    # four times, because Ritz values that have not converged make the gap look wider than it is: with twice, one in ten
-    # warm estimates on small networks was past a tolerance of 1e-3, with four times none of 400
-    return min(residual, 4 * residual**2 / gap) if gap > residual else residual
-
-
-def power_step(vector: Tensor, outside: Tensor | None, coefficient: float, theta: float) -> Tensor:
-    """Give A x / theta from what the products so far have told.
-
-    Args:
-        vector: x, a unit Ritz vector, shape (dim,).
-        outside: the unit vector that A x has beside x, shape (dim,); None where it has nothing.
-        coefficient: of `outside` in A x.
-        theta: the Ritz value.
-
-    Returns:
-        Shape (dim,); x itself where theta is zero.
-    """
-    return vector if outside is None or theta == 0 else torch.add(vector, outside, alpha=coefficient / theta)
+        return eigenpairs(operator, start, 1, "magnitude", self.tolerance, self.max_products, gap)[0]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from unlearn.curvature.estimators import Extreme, Lanczos, error_of, power_step
+from unlearn.curvature.estimators import Lanczos
+from unlearn.curvature.spectrum import Extreme, enough, error_of, power_step
 from unlearn.curvature.stacked import StackedKrylov, StackedOperator
 from unlearn.curvature.tracker import Warmth
 
@@ -49,7 +50,7 @@ def stacked_lanczos(
             if m > 1:
                 gap = float((own[torch.arange(m) != lead] - theta).abs().min())
             error = error_of(residual, gap)
-            converged = lanczos.enough(error, theta, starts.dtype) or bool(space.exhausted[k])
+            converged = enough(error, theta, lanczos.tolerance, starts.dtype) or bool(space.exhausted[k])
             if converged or m >= lanczos.max_products:
                 vector = pairs[:, lead].to(starts) @ space.basis[k, :m]
                 outside = None if space.exhausted[k] else space.basis[k, m]

@@ -4,8 +4,9 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from unlearn.curvature.estimators import Estimator, Extreme, Lanczos
+from unlearn.curvature.estimators import Estimator, Lanczos
 from unlearn.curvature.operator import Operator
+from unlearn.curvature.spectrum import Extreme
 from unlearn.values.errors import at_least, fraction
 from unlearn.values.flat import norm
 
