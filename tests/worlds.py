@@ -40,7 +40,7 @@ class Quadratic:
 
         return SimpleNamespace(gradient=gradient)
 
-    def gradient(self, weights, buffers, indices, *, draws=None, count=None, train=True, step=0):
+    def gradient(self, weights, buffers, indices, *, draws=None, count=None, train=True, step=0, as_trained=False):
         gradient = self.a @ weights - self.b[indices].mean(dim=0)
         if self.renormalise == "batch_size" and count is not None:
             gradient = gradient * (len(indices) / count)

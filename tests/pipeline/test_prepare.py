@@ -32,6 +32,8 @@ from unlearn.values.errors import UserError
         (["schedule.order=random"], "schedule.order=random: choose one of"),
         (["schedule.augmentation=twice"], "schedule.augmentation=twice"),
         (["retrain.start=zero"], "retrain.start=zero"),
+        (["arithmetic=fp16"], "arithmetic=fp16: choose one of float32, tf32, bf16"),
+        (["arithmetic=tf32", "device=cpu"], "arithmetic=tf32: needs a CUDA device"),
         (["threads=0"], "threads=0: must be at least 1"),
         (["measure.every=0"], "measure.every=0: must be at least 1"),
         (["model.activation=elu"], "model.activation=elu: choose one of relu, gelu, tanh"),

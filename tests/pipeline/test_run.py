@@ -61,7 +61,21 @@ def test_rows_agree_with_the_saved_weights(tiny, tmp_path):
     assert summary["correction_size"] == pytest.approx(distance(unlearned, original), rel=1e-6)
 
 
-@pytest.mark.parametrize("extra", [[], [BATCH_NORM], ["penalty.gamma=5", "optimizer=momentum"]])
+@pytest.mark.gpu
+@pytest.mark.parametrize("model", ["mlp", "cnn"])
+def test_a_cuda_device_agrees_with_the_cpu(tiny, tmp_path, model):
+    columns = ["noop_distance", "verification_error", "sigma", "unlearning_error_krylov"]
+    steps = []
+    for device in ("cpu", "cuda"):
+        run(tiny(f"device={device}", f"model={model}", "training.epochs=1"), tmp_path / device)
+        steps.append(pd.read_csv(tmp_path / device / "steps.csv")[columns].iloc[0].tolist())
+    assert steps[1] == pytest.approx(steps[0], rel=1e-3)
+
+
+CONTROLS = [[], [BATCH_NORM], ["penalty.gamma=5", "optimizer=momentum"], ["arithmetic=bf16"]]
+
+
+@pytest.mark.parametrize("extra", [*CONTROLS, pytest.param(["device=cuda"], marks=pytest.mark.gpu)])
 def test_with_nothing_forgotten_m_prime_is_m(tiny, tmp_path, extra):
     summary = run(tiny("forget=none", "training.save_weights=true", *extra), tmp_path)
     original, retrained, unlearned = weights(tmp_path, "original", "retrained", "unlearned")

@@ -152,6 +152,7 @@ class Config:
     logger: Any = MISSING
     seed: int = MISSING
     device: str = MISSING  # auto | cpu | cuda | cuda:1
+    arithmetic: str = MISSING  # float32 | tf32 | bf16
     threads: int | None = MISSING
     figures: bool = MISSING
 

@@ -121,6 +121,7 @@ def _phase(recipe: Recipe, whole: bool) -> dict[str, Any]:
         "augment": objective.augment,
         "renormalise": objective.renormalise,
         "seed": objective.seed,
+        "arithmetic": objective.arithmetic,
     }
 
 

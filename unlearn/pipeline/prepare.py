@@ -1,6 +1,6 @@
 """Everything that can be wrong with a run is found here, before anything is written."""
 
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +16,7 @@ from unlearn.models.network import Network
 from unlearn.pipeline.build import build
 from unlearn.pipeline.config import Config, Store
 from unlearn.pipeline.encode import encode
+from unlearn.train.arithmetic import check_arithmetic
 from unlearn.train.hessian import Sample, chunk_for, sample_points
 from unlearn.train.learner import Momentum
 from unlearn.train.loop import Recipe
@@ -92,6 +93,7 @@ def prepare(cfg: DictConfig, data: Data | None = None) -> Prepared:
     if config.measure.krylov and config.measure.hessian_samples:
         records |= {"carried"}
     device = pick_device(config.device)
+    check_arithmetic(config.arithmetic, device)
     if data is None:
         loaded = parts["dataset"].load(config.seed)
         data = encode(loaded, parts["dataset"].name, parts["model"], feature_folder(config.store), device)
@@ -115,6 +117,7 @@ def prepare(cfg: DictConfig, data: Data | None = None) -> Prepared:
         config.schedule.augmentation,
         config.retrain.renormalise,
         config.seed,
+        config.arithmetic,
     )
     optimizer = config.optimizer
     return Prepared(
@@ -280,9 +283,7 @@ def _pretraining(config: Config, objective: Objective, forget: Forget) -> Recipe
         max_steps=settings.max_steps,
     )
     return Recipe(
-        Objective(
-            objective.network, objective.split, objective.penalty, objective.augmentation, objective.augment, seed=seed
-        ),
+        replace(objective, renormalise="remaining", seed=seed),
         schedule,
         LearningRate(settings.lr, settings.decay, schedule.total_steps),
         Momentum(settings.momentum, settings.weight_decay),

@@ -77,6 +77,8 @@ def why_not(prepared: Prepared) -> str | None:
         Half a sentence, or None where it can.
     """
     network, modules = prepared.network, list(prepared.network.module.modules())
+    if prepared.config.arithmetic != "float32":
+        return f"it trains in {prepared.config.arithmetic}, stacks in float32"
     if prepared.device.type != "cpu":
         return f"it runs on {prepared.device}, stacks on the CPU"
     if network.initial_buffers():

@@ -164,5 +164,6 @@ def removal_of(recipe: Recipe, step: Step, original: Learner) -> torch.Tensor:
         count=len(step.batch.indices),
         train=original.train_mode,
         step=step.batch.step,
+        as_trained=True,  # as M's own, from which it is taken
     )
     return original.gradient - gradient

@@ -12,6 +12,7 @@ from unlearn.data.augmentation import Augmentation, Draws
 from unlearn.data.split import Split
 from unlearn.models.network import Buffers, Network
 from unlearn.penalties import Penalty
+from unlearn.train.arithmetic import passes
 from unlearn.values.errors import choice
 from unlearn.values.streams import generator, seed_for
 
@@ -31,6 +32,7 @@ class Objective:
         renormalise: how M' averages a batch with points taken out: `remaining` divides by the points that are left,
             `batch_size` by the points that were there, so that it takes the rest of M's gradient and no more.
         seed: the run's seed, for the streams "augmentation" and "dropout".
+        arithmetic: of the passes that train, see `unlearn/train/arithmetic.py`.
     """
 
     network: Network
@@ -40,6 +42,7 @@ class Objective:
     augment: str = "off"
     renormalise: str = "remaining"
     seed: int = 0
+    arithmetic: str = "float32"
 
     def __post_init__(self) -> None:
         choice("schedule.augmentation", self.augment, ("each_epoch", "once", "off"))
@@ -92,7 +95,8 @@ class Objective:
             Shape (k, num_classes).
         """
         with self._masks(step):
-            return self.network.logits(weights, buffers, self.split.batch(indices, draws), train=train)
+            out = self.network.logits(weights, buffers, self.split.batch(indices, draws), train=train)
+        return out.to(weights.dtype)
 
     def inputs(self, indices: Tensor, draws: Draws | None) -> Tensor:
         """Prepare some training points, once for all learners that see them.
@@ -187,6 +191,7 @@ class Objective:
         count: int | None = None,
         train: bool = True,
         step: int = 0,
+        as_trained: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Give loss and gradient on some training points; arguments as for `loss`.
 
@@ -198,13 +203,15 @@ class Objective:
             count: the number of points of the batch that these were taken from.
             train: train mode or eval mode.
             step: picks the dropout masks.
+            as_trained: in the arithmetic of training.
 
         Returns:
             The loss, detached, and its gradient, shape (dim,).
         """
         point = weights.detach().requires_grad_()
-        loss = self.loss(point, buffers, indices, draws=draws, count=count, train=train, step=step)
-        (gradient,) = torch.autograd.grad(loss, point)
+        with passes(self.arithmetic if as_trained else "float32", weights.device):
+            loss = self.loss(point, buffers, indices, draws=draws, count=count, train=train, step=step)
+            (gradient,) = torch.autograd.grad(loss, point)
         return loss.detach(), gradient
 
 
@@ -262,12 +269,13 @@ class Bound:
         """
         if self.module.training != train:
             self.module.train(train)
-        with self.objective._masks(step, self.drops):
-            logits = self.module(inputs)
         # what the penalty says of the weights themselves goes by the flat vector
         point = self.weights.detach().requires_grad_()
-        loss = self.objective.of_outputs(point, indices, logits, count)
-        *parts, direct = torch.autograd.grad(loss, [*self.parameters, point], allow_unused=True)
+        with passes(self.objective.arithmetic, point.device):
+            with self.objective._masks(step, self.drops):
+                logits = self.module(inputs).to(point.dtype)
+            loss = self.objective.of_outputs(point, indices, logits, count)
+            *parts, direct = torch.autograd.grad(loss, [*self.parameters, point], allow_unused=True)
         given = zip(parts, self.parameters, strict=True)
         torch.cat([(torch.zeros_like(p) if g is None else g).reshape(-1) for g, p in given], out=self.result)
         if direct is not None:
