@@ -38,6 +38,17 @@ class Penalty:
         """
         return logits.new_zeros(len(logits))
 
+    def each_of_columns(self, logits: Tensor) -> Tensor:
+        """Give `each_of_logits` of logits whose classes come first, which is quicker for many points.
+
+        Args:
+            logits: shape (num_classes, n).
+
+        Returns:
+            Shape (n,).
+        """
+        return self.each_of_logits(logits.mT)
+
     def unit_of_weights(self, weights: Tensor) -> Tensor:
         """Penalise weights, whatever the batch, at strength 1.
 
@@ -108,6 +119,20 @@ class SDPenalty(Penalty):
         spread = spread_of(logits)
         return spread / logits.shape[1] if self.normalisation == "per_class" else spread
 
+    def each_of_columns(self, logits: Tensor) -> Tensor:
+        """Give `each_of_logits` of logits whose classes come first, by sums over all points at once.
+
+        Args:
+            logits: shape (num_classes, n).
+
+        Returns:
+            Shape (n,).
+        """
+        from_first = logits - logits[:1]  # exactly 0 where all are equal, and so is what comes of it
+        centred = from_first - from_first.mean(0)
+        spread = _root(centred.square().sum(0) / (len(logits) - 1))
+        return spread / len(logits) if self.normalisation == "per_class" else spread
+
 
 @dataclass(frozen=True)
 class L2Penalty(Penalty):
@@ -152,7 +177,10 @@ def spread_of(logits: Tensor) -> Tensor:
     Returns:
         Shape (b,).
     """
-    variance = logits.var(dim=1)
+    return _root(logits.var(dim=1))
+
+
+def _root(variance: Tensor) -> Tensor:
     flat = variance == 0
     # the derivative of the square root is infinite at 0; a subgradient there is 0
     return torch.where(flat, 0.0, torch.where(flat, 1.0, variance).sqrt())

@@ -13,12 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from unlearn.data.split import Split
-from unlearn.models.network import Network
-from unlearn.penalties import Penalty
 from unlearn.train.learner import Learner
 from unlearn.train.loop import Recipe, Step
-from unlearn.train.objective import Objective
+from unlearn.train.stack_objective import StackedObjective
 from unlearn.values.errors import Diverged
 from unlearn.values.schedule import Batch
 
@@ -36,87 +33,6 @@ class Row:
     recipe: Recipe
     learner: Learner
     on_kept: bool
-
-
-@dataclass(frozen=True)
-class StackedObjective:
-    """The losses of several objectives that differ in penalty strength and in their points, but in nothing else.
-
-    Attributes:
-        network: the function that all share.
-        penalty: the formula that all share.
-        inputs: prepared inputs of all training sets, one behind the other, shape (n, ...).
-        labels: their classes, shape (n,).
-        offsets: where the training set of each row starts, shape (rows,).
-        strengths: of each row's penalty, shape (rows,).
-    """
-
-    network: Network
-    penalty: Penalty
-    inputs: Tensor
-    labels: Tensor
-    offsets: Tensor
-    strengths: Tensor
-
-    @classmethod
-    def of(cls, objectives: Sequence[Objective]) -> "StackedObjective":
-        """Stack objectives; equal training sets are held once.
-
-        Args:
-            objectives: one a row, without augmentation; networks without buffers and dropout.
-
-        Returns:
-            The stack.
-        """
-        splits = {id(each.split): each.split for each in objectives}
-        starts: dict[int, int] = {}
-        held: dict[int, Split] = {}
-        place = 0
-        for key, split in splits.items():
-            known = next((other for other in held if _same(splits[other].inputs, split.inputs)
-                          and _same(splits[other].labels, split.labels)), None)  # fmt: skip
-            if known is None:
-                held[key] = split
-                starts[key], place = place, place + len(split)
-            else:
-                starts[key] = starts[known]
-        first = objectives[0]
-        inputs = torch.cat([split.batch(torch.arange(len(split))) for split in held.values()])
-        return cls(
-            first.network,
-            first.penalty,
-            inputs,
-            torch.cat([split.labels for split in held.values()]),
-            torch.tensor([starts[id(each.split)] for each in objectives]),
-            torch.tensor([each.penalty.strength for each in objectives], dtype=inputs.dtype),
-        )
-
-    def losses(self, weights: Tensor, points: Tensor, shares: Tensor, rows: slice = slice(None)) -> Tensor:
-        """Give the loss of each row on its points.
-
-        sum_i share_i (cross-entropy + penalty of the logits)_i + penalty of the weights; with shares 1/k on k points it
-        is `Objective.loss`.
-
-        Args:
-            weights: shape (r, dim).
-            points: of each row's own training set, shape (r, b).
-            shares: shape (r, b); 0 takes a point out.
-            rows: which r of the rows.
-
-        Returns:
-            Shape (r,), in nats.
-        """
-        flat = points + self.offsets[rows, None]
-
-        def loss(weights: Tensor, inputs: Tensor, labels: Tensor, shares: Tensor, strength: Tensor) -> Tensor:
-            logits = self.network.logits(weights, {}, inputs, train=True)
-            each = F.cross_entropy(logits, labels, reduction="none") + strength * self.penalty.each_of_logits(logits)
-            return (shares * each).sum() + strength * self.penalty.unit_of_weights(weights)
-
-        stacked: Tensor = torch.func.vmap(loss)(
-            weights, self.inputs[flat], self.labels[flat], shares, self.strengths[rows]
-        )
-        return stacked
 
 
 @dataclass(frozen=True)
@@ -169,10 +85,7 @@ def train_stacked(rows: Sequence[Row]) -> Iterator[StackedStep]:
             if step >= recipes[0].schedule.total_steps:
                 return
             rates = [recipe.rate.at(step) for recipe in recipes]
-            point = weights.detach().requires_grad_()
-            losses = objective.losses(point, plan.points[place], plan.shares[place])
-            (pull,) = torch.autograd.grad(losses.sum(), point)
-            losses = losses.detach()
+            losses, pull = objective.gradients(weights, plan.points[place], plan.shares[place])
             stepping = plan.steps[place] & alive
             finite = losses.isfinite() | ~stepping
             failed: dict[int, Diverged] = {}
@@ -223,7 +136,3 @@ def _plan(rows: Sequence[Row], epoch: int, dtype: torch.dtype) -> _Epoch:
         shares.append((torch.arange(width) < sizes[:, None]) / divisor[:, None].to(dtype))
         steps.append(sizes > 0)
     return _Epoch(batches, torch.stack(points, 1), torch.stack(shares, 1), torch.stack(steps, 1))
-
-
-def _same(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and bool(one.equal(other))
