@@ -39,15 +39,15 @@ class Penalty:
         return logits.new_zeros(len(logits))
 
     def each_of_columns(self, logits: Tensor) -> Tensor:
-        """Give `each_of_logits` of logits whose classes come first, which is quicker for many points.
+        """Give `each_of_logits` where points are columns, which is quicker for many.
 
         Args:
-            logits: shape (num_classes, n).
+            logits: shape (r, num_classes, b).
 
         Returns:
-            Shape (n,).
+            Shape (r, b).
         """
-        return self.each_of_logits(logits.mT)
+        return self.each_of_logits(logits.mT.flatten(0, 1)).unflatten(0, (len(logits), -1))
 
     def unit_of_weights(self, weights: Tensor) -> Tensor:
         """Penalise weights, whatever the batch, at strength 1.
@@ -120,18 +120,19 @@ class SDPenalty(Penalty):
         return spread / logits.shape[1] if self.normalisation == "per_class" else spread
 
     def each_of_columns(self, logits: Tensor) -> Tensor:
-        """Give `each_of_logits` of logits whose classes come first, by sums over all points at once.
+        """Give `each_of_logits` where points are columns, by sums over all of them at once.
 
         Args:
-            logits: shape (num_classes, n).
+            logits: shape (r, num_classes, b).
 
         Returns:
-            Shape (n,).
+            Shape (r, b).
         """
-        from_first = logits - logits[:1]  # exactly 0 where all are equal, and so is what comes of it
-        centred = from_first - from_first.mean(0)
-        spread = _root(centred.square().sum(0) / (len(logits) - 1))
-        return spread / len(logits) if self.normalisation == "per_class" else spread
+        classes = logits.shape[1]
+        from_first = logits - logits[:, :1]  # exactly 0 where all are equal, and so is what comes of it
+        centred = from_first - from_first.mean(1, keepdim=True)
+        spread = _root(centred.square().sum(1) / (classes - 1))
+        return spread / classes if self.normalisation == "per_class" else spread
 
 
 @dataclass(frozen=True)

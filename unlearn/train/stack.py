@@ -85,7 +85,7 @@ def train_stacked(rows: Sequence[Row]) -> Iterator[StackedStep]:
             if step >= recipes[0].schedule.total_steps:
                 return
             rates = [recipe.rate.at(step) for recipe in recipes]
-            losses, pull = objective.gradients(weights, plan.points[place], plan.shares[place])
+            losses, pull = objective.gradients(weights, plan.points[place], plan.shares[place], out=gradient)
             stepping = plan.steps[place] & alive
             finite = losses.isfinite() | ~stepping
             failed: dict[int, Diverged] = {}
@@ -93,7 +93,6 @@ def train_stacked(rows: Sequence[Row]) -> Iterator[StackedStep]:
                 failed = {int(row): Diverged(step + 1, rates[row]) for row in (~finite).nonzero().flatten().tolist()}
                 alive &= finite
                 stepping &= finite
-            gradient.copy_(pull)
             loss.copy_(losses)
             if with_decay:
                 pull = torch.addcmul(pull, weights, decay)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from unlearn.data.split import Split
-from unlearn.models.network import Network
+from unlearn.models.stacked import StackedNetwork
 from unlearn.penalties import Penalty
 from unlearn.train.objective import Objective
 
@@ -25,7 +25,7 @@ class StackedObjective:
         strengths: of each row's penalty, shape (rows,).
     """
 
-    network: Network
+    network: StackedNetwork
     penalty: Penalty
     inputs: Tensor
     labels: Tensor
@@ -57,7 +57,7 @@ class StackedObjective:
         first = objectives[0]
         inputs = torch.cat([split.batch(torch.arange(len(split))) for split in held.values()])
         return cls(
-            first.network,
+            StackedNetwork.of(first.network),
             first.penalty,
             inputs,
             torch.cat([split.labels for split in held.values()]),
@@ -80,21 +80,15 @@ class StackedObjective:
         Returns:
             Shape (r,), in nats.
         """
-        strengths = self.strengths[rows]
-        flat = (points + self.offsets[rows, None]).flatten()
-        inputs = self.inputs.index_select(0, flat).unflatten(0, points.shape)
-        logits = torch.func.vmap(self._logits)(weights, inputs)
-        columns = logits.flatten(0, 1).mT.contiguous()  # classes first: so a short sum over them is a long one of rows
-        labels = self.labels.index_select(0, flat)
-        each = -columns.log_softmax(0).gather(0, labels[None])[0].view_as(points)
-        if not bool(strengths.any()):
-            return (shares * each).sum(1)
-        each = each + strengths[:, None] * self.penalty.each_of_columns(columns).view_as(points)
-        of_weights: Tensor = torch.func.vmap(self.penalty.unit_of_weights)(weights)
-        return (shares * each).sum(1) + strengths * of_weights
+        return self._losses(weights, self.network.parts(weights), points, shares, rows)
 
     def gradients(
-        self, weights: Tensor, points: Tensor, shares: Tensor, rows: slice | Tensor = slice(None)
+        self,
+        weights: Tensor,
+        points: Tensor,
+        shares: Tensor,
+        rows: slice | Tensor = slice(None),
+        out: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Give losses and gradients; arguments as for `losses`.
 
@@ -103,18 +97,34 @@ class StackedObjective:
             points: shape (r, b).
             shares: shape (r, b).
             rows: which r of the rows.
+            out: memory for the gradients, shape (r, dim); None takes new memory.
 
         Returns:
             The losses, detached, shape (r,), and their gradients, shape (r, dim).
         """
-        point = weights.detach().requires_grad_()
-        losses = self.losses(point, points, shares, rows)
+        whole = weights.detach().requires_grad_()
+        # parameters as leaves of their own: their gradients are put together once, in memory that is there already
+        parts = [part.requires_grad_() for part in self.network.parts(weights.detach())]
+        losses = self._losses(whole, parts, points, shares, rows)
         # a loss depends on its own row alone, so the gradient of the sum holds each loss's own gradient
-        (gradients,) = torch.autograd.grad(losses.sum(), point)
-        return losses.detach(), gradients
+        direct, *each = torch.autograd.grad(losses.sum(), [whole, *parts], allow_unused=True)
+        pieces = [torch.zeros_like(p) if g is None else g for g, p in zip(each, parts, strict=True)]
+        gradients = torch.cat([piece.flatten(1) for piece in pieces], dim=1, out=out)
+        return losses.detach(), gradients if direct is None else gradients.add_(direct)
 
-    def _logits(self, weights: Tensor, inputs: Tensor) -> Tensor:
-        return self.network.logits(weights, {}, inputs, train=True)
+    def _losses(
+        self, whole: Tensor, parts: list[Tensor], points: Tensor, shares: Tensor, rows: slice | Tensor
+    ) -> Tensor:
+        flat = (points + self.offsets[rows, None]).flatten()
+        logits = self.network.logits(parts, self.inputs.index_select(0, flat).unflatten(0, points.shape))
+        labels = self.labels.index_select(0, flat).view(len(points), 1, -1)
+        each = -logits.log_softmax(1).gather(1, labels)[:, 0]
+        strengths = self.strengths[rows, None]
+        if not bool(strengths.any()):
+            return (shares * each).sum(1)
+        each = each + strengths * self.penalty.each_of_columns(logits)
+        of_weights: Tensor = torch.func.vmap(self.penalty.unit_of_weights)(whole)
+        return (shares * each).sum(1) + strengths[:, 0] * of_weights
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
