@@ -1,5 +1,6 @@
-"""Sigma of all points of a stack at once, handed to each point's own measurer; forecasts are each point's own."""
+"""Sigma and forecasts of all points of a stack at once, handed to each point's own measurer."""
 
+import math
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -12,13 +13,15 @@ from unlearn.curvature.estimators import Lanczos
 from unlearn.curvature.stacked import StackedHessian
 from unlearn.curvature.stacked_lanczos import StackedTracker
 from unlearn.metrics import weight_space
+from unlearn.pipeline.forecast import Forecast
 from unlearn.pipeline.measure import Measurer
 from unlearn.pipeline.prepare import Prepared
+from unlearn.pipeline.stack_forecast import stacked_forecasts
 from unlearn.pipeline.stopwatch import Stopwatch
 from unlearn.train.learner import Learner
 from unlearn.train.recording import Trained
 from unlearn.train.stack_objective import StackedObjective
-from unlearn.values.errors import Diverged
+from unlearn.values.errors import Diverged, NotFinite
 from unlearn.values.streams import generator
 
 CHUNK = 8  # networks in one graph of a Hessian: as many as the processor's cache holds
@@ -30,12 +33,23 @@ class StackMeasurer(Measurer):
 
     Attributes:
         found: sigma at this step, and the products it took.
+        ahead: the forecast at this step; None where there is none.
+        finite: whether curvature is, at this step.
     """
 
     found: tuple[float | None, int] = (None, 0)
+    ahead: Forecast | None = None
+    finite: bool = True
 
     def _sigma(self, original: Learner, step: int) -> tuple[float | None, int]:
+        if not self.finite:
+            raise NotFinite
         return self.found
+
+    def _forecast(self, trained: Trained) -> Forecast | None:
+        if self.ahead is not None:
+            trained.recording.carried = self.ahead.carried
+        return self.ahead
 
 
 class Measured(Protocol):
@@ -49,7 +63,7 @@ class Measured(Protocol):
 
 @dataclass
 class StackCurvature:
-    """Sigma of all points at once.
+    """Sigma and forecasts of all points at once.
 
     Attributes:
         points: of one stack.
@@ -85,11 +99,11 @@ class StackCurvature:
         return cls(points, objective, chosen, tracker, workers)
 
     def look(self, step: int, seconds: Stopwatch) -> None:
-        """Hand each point's measurer its sigma.
+        """Hand each point's measurer its sigma and its forecast.
 
         Args:
             step: steps taken.
-            seconds: gets the stage `sigma`.
+            seconds: gets the stages `sigma` and `forecast`.
         """
         settings = self.points[0].prepared.config.measure
         trained = [cast(Trained, point.trained) for point in self.points]
@@ -102,8 +116,18 @@ class StackCurvature:
             probes = torch.stack([_probe(point, step) for point in self.points])
             found = self.tracker(self._hessian(weights), probes, rows)
         for k in rows:
-            sigma = weight_space.sigma_of(found[k].value, settings.sigma)
-            cast(StackMeasurer, self.points[k].measurer).found = sigma, found[k].products
+            measurer = cast(StackMeasurer, self.points[k].measurer)
+            measurer.found = weight_space.sigma_of(found[k].value, settings.sigma), found[k].products
+            measurer.finite = math.isfinite(found[k].value)
+        if not settings.krylov:
+            return
+        with seconds("forecast"):
+            rows = [k for k in rows if math.isfinite(found[k].value)]
+            most = settings.hessian_samples
+            ahead = stacked_forecasts(trained, rows, self.objective, most, settings.krylov, self.workers)
+        for k in rows:
+            measurer = cast(StackMeasurer, self.points[k].measurer)
+            measurer.ahead, measurer.finite = ahead[k], ahead[k] is not None
 
     def _hessian(self, weights: Tensor) -> StackedHessian:
         objective, points = self.objective, self.sample

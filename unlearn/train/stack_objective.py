@@ -117,7 +117,7 @@ class StackedObjective:
     ) -> Tensor:
         flat = (points + self.offsets[rows, None]).flatten()
         logits = self.network.logits(parts, self.inputs.index_select(0, flat).unflatten(0, points.shape))
-        labels = self.labels.index_select(0, flat).view(len(points), 1, -1)
+        labels = self.labels.index_select(0, flat).view_as(points)[:, None]
         each = -logits.log_softmax(1).gather(1, labels)[:, 0]
         strengths = self.strengths[rows, None]
         if not bool(strengths.any()):
