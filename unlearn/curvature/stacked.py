@@ -1,21 +1,17 @@
 """Curvature of many small models at once: products and Krylov spaces whose vectors are rows of a matrix.
 
 The formulas are those of `operator.py` and `krylov.py`; here K operators, one a row, are multiplied in
-one go. A row that has what it needs is left out of further products where its whole chunk has.
+one go. Sums run over memory that a processor's cache holds where the rows are few: cut many rows into chunks.
 """
 
 from collections.abc import Callable
-from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from unlearn.curvature.krylov import Krylov
-
-Losses = Callable[[Tensor, slice], Tensor]
 
 
 class StackedOperator(Protocol):
@@ -36,55 +32,37 @@ class StackedOperator(Protocol):
 
 @dataclass
 class StackedHessian:
-    """The exact Hessians of K losses, by double backward through kept graphs.
-
-    Rows are taken a chunk at a time: the activations of all at once would not fit the processor's cache.
+    """The exact Hessians of K losses, by double backward through one kept graph.
 
     Attributes:
         weights: where, shape (K, dim).
-        losses: maps some rows of the weights, and which rows they are, to the loss of each.
-        chunk: rows in one graph.
-        workers: products of different chunks run in its threads; None takes one after the other.
+        losses: maps weights, shape (K, dim), to the loss of each row.
     """
 
     weights: Tensor
-    losses: Losses
-    chunk: int
-    workers: Executor | None = None
-    _graphs: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False)
+    losses: Callable[[Tensor], Tensor]
+    _graph: tuple[Tensor, Tensor] | None = field(default=None, init=False, repr=False)
 
     def matvec(self, vectors: Tensor, going: Tensor) -> Tensor:
         """Multiply each Hessian with its row.
 
         Args:
             vectors: shape (K, dim).
-            going: rows that are needed, bool, shape (K,).
+            going: rows that are needed; the others cost as much.
 
         Returns:
-            Shape (K, dim); zero in chunks of which no row is needed.
+            Shape (K, dim).
         """
-        out = torch.zeros_like(vectors)
-        starts = [i for i in range(0, len(vectors), self.chunk) if bool(going[i : i + self.chunk].any())]
-        for start in starts:
-            if start not in self._graphs:
-                self._graphs[start] = self._graph(slice(start, start + self.chunk))
-        product = partial(self._product, vectors, out)
-        list(map(product, starts) if self.workers is None else self.workers.map(product, starts))
-        return out
-
-    def _graph(self, rows: slice) -> tuple[Tensor, Tensor]:
-        point = self.weights[rows].detach().requires_grad_()
-        # a loss depends on its own row alone, so the gradient of the sum holds each loss's own gradient
-        (gradient,) = torch.autograd.grad(self.losses(point, rows).sum(), point, create_graph=True)
-        return point, gradient
-
-    def _product(self, vectors: Tensor, out: Tensor, start: int) -> None:
-        point, gradient = self._graphs[start]
-        if gradient.requires_grad:  # else the losses are linear in the weights
-            rows = slice(start, start + self.chunk)
-            (out[rows],) = torch.autograd.grad(
-                gradient, point, vectors[rows], retain_graph=True, materialize_grads=True
-            )
+        if self._graph is None:
+            point = self.weights.detach().requires_grad_()
+            # a loss depends on its own row alone, so the gradient of the sum holds each loss's own gradient
+            (gradient,) = torch.autograd.grad(self.losses(point).sum(), point, create_graph=True)
+            self._graph = point, gradient
+        point, gradient = self._graph
+        if not gradient.requires_grad:  # the losses are linear in the weights
+            return torch.zeros_like(vectors)
+        (product,) = torch.autograd.grad(gradient, point, vectors, retain_graph=True, materialize_grads=True)
+        return product
 
 
 @dataclass(frozen=True)

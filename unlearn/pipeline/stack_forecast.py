@@ -1,7 +1,6 @@
 """The forecasts of all points of a stack at once: products in lockstep, then each point's own small recursion."""
 
 from collections.abc import Sequence
-from concurrent.futures import Executor
 
 import torch
 
@@ -18,7 +17,6 @@ def stacked_forecasts(
     objective: StackedObjective,
     most: int,
     products: int,
-    workers: Executor | None,
 ) -> dict[int, Forecast | None]:
     """Predict w' - w_t of some points, as `forecast` does it for one.
 
@@ -28,7 +26,6 @@ def stacked_forecasts(
         objective: the losses of all points.
         most: how many training points a forecast looks at.
         products: m, at most this many are spent on each point.
-        workers: threads, or None.
 
     Returns:
         By row, the forecast; None where the curvature is not finite.
@@ -44,7 +41,7 @@ def stacked_forecasts(
     if not waiting:
         return found
     paths = [_path(row, trained[row], opened) for row, opened in waiting.items()]
-    operator = StackedQuotient.of(objective, paths, most, workers).operator()
+    operator = StackedQuotient.of(objective, paths, most).operator()
     starts = torch.stack([opened.flat.d for opened in waiting.values()])
     spaces, sound = stacked_krylov(operator, starts, products)
     for place, (row, opened) in enumerate(waiting.items()):

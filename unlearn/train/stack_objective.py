@@ -1,7 +1,7 @@
 """The losses of many small networks at once: same network and formulas, each row with its own weights and points."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -64,6 +64,17 @@ class StackedObjective:
             torch.tensor([starts[id(each.split)] for each in objectives]),
             torch.tensor([each.penalty.strength for each in objectives], dtype=inputs.dtype),
         )
+
+    def take(self, rows: slice) -> "StackedObjective":
+        """Keep some rows; the points are not copied.
+
+        Args:
+            rows: which.
+
+        Returns:
+            The losses of these.
+        """
+        return replace(self, offsets=self.offsets[rows], strengths=self.strengths[rows])
 
     def losses(self, weights: Tensor, points: Tensor, shares: Tensor, rows: slice | Tensor = slice(None)) -> Tensor:
         """Give the loss of each row on its points.

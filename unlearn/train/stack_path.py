@@ -1,9 +1,7 @@
 """The curvature that the removals of many points met on their way; see `path.py`, whose formulas these are."""
 
 from collections.abc import Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -54,7 +52,6 @@ class StackedQuotient:
         shares: of the points in their batches' losses, shape (K, n, b).
         halves: weights of the batches in the means of the first half and of the second, shape (K, 2, n).
         lengths: of the removals, float64, shape (K,).
-        workers: passes run in its threads; None takes one after the other.
     """
 
     objective: StackedObjective
@@ -66,19 +63,15 @@ class StackedQuotient:
     shares: Tensor
     halves: Tensor
     lengths: Tensor
-    workers: Executor | None = None
 
     @classmethod
-    def of(
-        cls, objective: StackedObjective, paths: Sequence[Path], most: int, workers: Executor | None = None
-    ) -> "StackedQuotient":
+    def of(cls, objective: StackedObjective, paths: Sequence[Path], most: int) -> "StackedQuotient":
         """Gather the batches.
 
         Args:
             objective: the losses.
             paths: one a point.
             most: how many points of a training set to look at; see `quotient_on_path`.
-            workers: threads for the passes, or None.
 
         Returns:
             The operators. A path with fewer batches than others has some of weight 0.
@@ -110,7 +103,6 @@ class StackedQuotient:
             shares,
             halves,
             torch.tensor([quotient_length(path.push, path.now.weights) for path in paths], dtype=torch.float64),
-            workers,
         )
 
     def operator(self) -> StackedHalves:
@@ -133,12 +125,11 @@ class StackedQuotient:
             Two of shape (K, dim); zero in rows that are not needed.
         """
         out = vectors.new_zeros(len(vectors), 2, vectors.shape[1])
-        chunks = going.nonzero().flatten().split(max(ROWS // (2 * self.points.shape[1]), 1))
-        slopes = partial(self._slopes, vectors, out)
-        list(map(slopes, chunks) if self.workers is None else self.workers.map(slopes, chunks))
+        for some in going.nonzero().flatten().split(max(ROWS // (2 * self.points.shape[1]), 1)):
+            out[some] = self._slopes(vectors, some)
         return out[:, 0], out[:, 1]
 
-    def _slopes(self, vectors: Tensor, out: Tensor, some: Tensor) -> None:
+    def _slopes(self, vectors: Tensor, some: Tensor) -> Tensor:
         step = self.lengths[some] / torch.linalg.vector_norm(vectors[some], dim=1, dtype=torch.float64)
         displacement = (vectors[some] * step[:, None].to(vectors))[:, None]
         on_path = torch.lerp(self.before[some, None], self.now[some, None], self.progress[some, :, None])
@@ -147,4 +138,4 @@ class StackedQuotient:
         rows = self.rows[some].repeat_interleave(weights.shape[1])
         _, found = self.objective.gradients(weights.flatten(0, 1), points.flatten(0, 1), shares.flatten(0, 1), rows)
         halves = self.halves[some] / (2 * step[:, None, None]).to(vectors)
-        out[some] = torch.bmm(torch.cat([halves, -halves], dim=2), found.view_as(weights))
+        return torch.bmm(torch.cat([halves, -halves], dim=2), found.view_as(weights))
