@@ -6,7 +6,9 @@ what `unlearn/train/loop.py` computes for it alone, up to the order of sums.
 """
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
+from itertools import pairwise, starmap
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +20,8 @@ from unlearn.train.loop import Recipe, Step
 from unlearn.train.stack_objective import StackedObjective
 from unlearn.values.errors import Diverged
 from unlearn.values.schedule import Batch
+
+PARTS = 2  # of the rows, where there are threads; with fewer rows each, Python would take longer than the sums
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class _Epoch:
     steps: Tensor
 
 
-def train_stacked(rows: Sequence[Row]) -> Iterator[StackedStep]:
+def train_stacked(rows: Sequence[Row], workers: Executor | None = None) -> Iterator[StackedStep]:
     """Train all rows in step, changing their learners in place, and pause after each step.
 
     Semantics are those of `unlearn.train.loop.train`: a row on kept points takes no step where its whole batch is
@@ -66,18 +70,19 @@ def train_stacked(rows: Sequence[Row]) -> Iterator[StackedStep]:
 
     Args:
         rows: schedules of equal length; see `StackedObjective` for what their objectives must share.
+        workers: two threads or more, each with a part of the rows; None takes them together.
 
     Yields:
         Each step, after all rows have taken it.
     """
     recipes = [row.recipe for row in rows]
     objective = StackedObjective.of([recipe.objective for recipe in recipes])
-    weights, velocity, gradient, loss = _stack(rows)
-    dtype = weights.dtype
-    momentum = torch.tensor([[recipe.optimizer.momentum] for recipe in recipes], dtype=dtype)
-    decay = torch.tensor([[recipe.optimizer.weight_decay] for recipe in recipes], dtype=dtype)
-    with_momentum, with_decay = bool(momentum.any()), bool(decay.any())
-    alive = torch.ones(len(rows), dtype=torch.bool)
+    count = 1 if workers is None or len(rows) < PARTS else PARTS
+    bounds = [len(rows) * part // count for part in range(count + 1)]
+    cuts = [slice(start, stop) for start, stop in pairwise(bounds)]
+    # memory of its own for each: torch refuses gradients at views of what another thread has changed meanwhile
+    parts = [_Stack.of(objective.take(cut), rows[cut]) for cut in cuts]
+    dtype = parts[0].weights.dtype
     for epoch in range(max((recipe.schedule.epochs for recipe in recipes), default=0)):
         plan = _plan(rows, epoch, dtype)
         for place, batches in enumerate(zip(*plan.batches, strict=True)):
@@ -85,37 +90,73 @@ def train_stacked(rows: Sequence[Row]) -> Iterator[StackedStep]:
             if step >= recipes[0].schedule.total_steps:
                 return
             rates = [recipe.rate.at(step) for recipe in recipes]
-            losses, pull = objective.gradients(weights, plan.points[place], plan.shares[place], out=gradient)
-            stepping = plan.steps[place] & alive
-            finite = losses.isfinite() | ~stepping
-            failed: dict[int, Diverged] = {}
-            if not bool(finite.all()):
-                failed = {int(row): Diverged(step + 1, rates[row]) for row in (~finite).nonzero().flatten().tolist()}
-                alive &= finite
-                stepping &= finite
-            loss.copy_(losses)
-            if with_decay:
-                pull = torch.addcmul(pull, weights, decay)
-            if with_momentum:
-                pull = torch.addcmul(pull, velocity, momentum)
             sizes = torch.tensor(rates, dtype=dtype)[:, None]
-            if bool(stepping.all()):
-                velocity.copy_(pull)
-                weights.sub_(sizes * pull)
-            else:
-                velocity[stepping] = pull[stepping]
-                weights[stepping] -= sizes[stepping] * pull[stepping]
+            given = [
+                (part, plan.points[place, own], plan.shares[place, own], plan.steps[place, own], sizes[own])
+                for part, own in zip(parts, cuts, strict=True)
+            ]
+            each = (
+                starmap(_Stack.step_, given)
+                if workers is None
+                else workers.map(_Stack.step_, *zip(*given, strict=True))
+            )
+            finite = torch.cat(list(each))
+            lost = [] if bool(finite.all()) else (~finite).nonzero().flatten().tolist()
+            failed = {row: Diverged(step + 1, rates[row]) for row in lost}
             yield StackedStep([Step(batch, lr) for batch, lr in zip(batches, rates, strict=True)], failed)
 
 
-def _stack(rows: Sequence[Row]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    weights = torch.stack([row.learner.weights for row in rows])
-    velocity = torch.stack([row.learner.velocity for row in rows])
-    gradient, loss = torch.zeros_like(weights), weights.new_zeros(len(rows))
-    for place, row in enumerate(rows):
-        row.learner.weights, row.learner.velocity = weights[place], velocity[place]
-        row.learner.gradient, row.learner.loss = gradient[place], loss[place]
-    return weights, velocity, gradient, loss
+@dataclass(frozen=True)
+class _Stack:
+    """State of some rows, one a row: matrices of shape (r, dim), columns of shape (r, 1), and vectors of shape (r,)."""
+
+    objective: StackedObjective
+    weights: Tensor
+    velocity: Tensor
+    gradient: Tensor
+    loss: Tensor
+    momentum: Tensor
+    decay: Tensor
+    alive: Tensor
+
+    @classmethod
+    def of(cls, objective: StackedObjective, rows: Sequence[Row]) -> "_Stack":
+        weights = torch.stack([row.learner.weights for row in rows])
+        optimizers = [row.recipe.optimizer for row in rows]
+        self = cls(
+            objective,
+            weights,
+            torch.stack([row.learner.velocity for row in rows]),
+            torch.zeros_like(weights),
+            weights.new_zeros(len(rows)),
+            weights.new_tensor([[optimizer.momentum] for optimizer in optimizers]),
+            weights.new_tensor([[optimizer.weight_decay] for optimizer in optimizers]),
+            torch.ones(len(rows), dtype=torch.bool),
+        )
+        for place, row in enumerate(rows):
+            row.learner.weights, row.learner.velocity = self.weights[place], self.velocity[place]
+            row.learner.gradient, row.learner.loss = self.gradient[place], self.loss[place]
+        return self
+
+    def step_(self, points: Tensor, shares: Tensor, steps: Tensor, sizes: Tensor) -> Tensor:
+        """Take a step in place; a row whose loss is not finite stays where it is. Gives whether each is."""
+        losses, pull = self.objective.gradients(self.weights, points, shares, out=self.gradient)
+        self.loss.copy_(losses)
+        stepping = steps & self.alive
+        finite = losses.isfinite() | ~stepping
+        self.alive.logical_and_(finite)
+        stepping &= finite
+        if bool(self.decay.any()):
+            pull = torch.addcmul(pull, self.weights, self.decay)
+        if bool(self.momentum.any()):
+            pull = torch.addcmul(pull, self.velocity, self.momentum)
+        if bool(stepping.all()):
+            self.velocity.copy_(pull)
+            self.weights.addcmul_(sizes, pull, value=-1)
+        else:
+            self.velocity[stepping] = pull[stepping]
+            self.weights[stepping] -= sizes[stepping] * pull[stepping]
+        return finite
 
 
 def _plan(rows: Sequence[Row], epoch: int, dtype: torch.dtype) -> _Epoch:
