@@ -12,7 +12,8 @@ from unlearn.train.learner import Learner
 from unlearn.train.loop import train
 from unlearn.train.objective import Objective
 from unlearn.train.recording import Recording
-from unlearn.train.stack import Row, StackedObjective, train_stacked
+from unlearn.train.stack import Row, train_stacked
+from unlearn.train.stack_objective import StackedObjective
 from unlearn.values.errors import Diverged
 from unlearn.values.schedule import Schedule
 

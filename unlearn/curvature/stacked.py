@@ -1,19 +1,17 @@
 """Curvature of many small models at once: products and Krylov spaces whose vectors are rows of a matrix.
 
 The formulas are those of `operator.py` and `krylov.py`; here K operators, one a row, are multiplied in
-one go. A row that has what it needs is left out of further products where its whole chunk has.
+one go. Sums run over memory that a processor's cache holds where the rows are few: cut many rows into chunks.
 """
 
 from collections.abc import Callable
-from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-Losses = Callable[[Tensor, slice], Tensor]
+from unlearn.curvature.krylov import Krylov
 
 
 class StackedOperator(Protocol):
@@ -34,55 +32,74 @@ class StackedOperator(Protocol):
 
 @dataclass
 class StackedHessian:
-    """The exact Hessians of K losses, by double backward through kept graphs.
-
-    Rows are taken a chunk at a time: the activations of all at once would not fit the processor's cache.
+    """The exact Hessians of K losses, by double backward through one kept graph.
 
     Attributes:
         weights: where, shape (K, dim).
-        losses: maps some rows of the weights, and which rows they are, to the loss of each.
-        chunk: rows in one graph.
-        workers: products of different chunks run in its threads; None takes one after the other.
+        losses: maps weights, shape (K, dim), to the loss of each row.
     """
 
     weights: Tensor
-    losses: Losses
-    chunk: int
-    workers: Executor | None = None
-    _graphs: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False)
+    losses: Callable[[Tensor], Tensor]
+    _graph: tuple[Tensor, Tensor] | None = field(default=None, init=False, repr=False)
 
     def matvec(self, vectors: Tensor, going: Tensor) -> Tensor:
         """Multiply each Hessian with its row.
 
         Args:
             vectors: shape (K, dim).
+            going: rows that are needed; the others cost as much.
+
+        Returns:
+            Shape (K, dim).
+        """
+        if self._graph is None:
+            point = self.weights.detach().requires_grad_()
+            # a loss depends on its own row alone, so the gradient of the sum holds each loss's own gradient
+            (gradient,) = torch.autograd.grad(self.losses(point).sum(), point, create_graph=True)
+            self._graph = point, gradient
+        point, gradient = self._graph
+        if not gradient.requires_grad:  # the losses are linear in the weights
+            return torch.zeros_like(vectors)
+        (product,) = torch.autograd.grad(gradient, point, vectors, retain_graph=True, materialize_grads=True)
+        return product
+
+
+@dataclass(frozen=True)
+class StackedHalves:
+    """K weighted means of two operators; see `Halves`.
+
+    Attributes:
+        both: applies the two of each row to its vector; arguments as for `matvec`.
+        share: weight of the first of each row, shape (K,); 1 where there is no second.
+    """
+
+    both: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    share: Tensor
+
+    def mean(self, first: Tensor, second: Tensor) -> Tensor:
+        """Put the products of both together.
+
+        Args:
+            first: shape (K, dim).
+            second: shape (K, dim).
+
+        Returns:
+            share * first + (1 - share) * second.
+        """
+        return torch.lerp(second, first, self.share[:, None].to(first))
+
+    def matvec(self, vectors: Tensor, going: Tensor) -> Tensor:
+        """Apply the means.
+
+        Args:
+            vectors: shape (K, dim).
             going: rows that are needed, bool, shape (K,).
 
         Returns:
-            Shape (K, dim); zero in chunks of which no row is needed.
+            Shape (K, dim).
         """
-        out = torch.zeros_like(vectors)
-        starts = [i for i in range(0, len(vectors), self.chunk) if bool(going[i : i + self.chunk].any())]
-        for start in starts:
-            if start not in self._graphs:
-                self._graphs[start] = self._graph(slice(start, start + self.chunk))
-        product = partial(self._product, vectors, out)
-        list(map(product, starts) if self.workers is None else self.workers.map(product, starts))
-        return out
-
-    def _graph(self, rows: slice) -> tuple[Tensor, Tensor]:
-        point = self.weights[rows].detach().requires_grad_()
-        # a loss depends on its own row alone, so the gradient of the sum holds each loss's own gradient
-        (gradient,) = torch.autograd.grad(self.losses(point, rows).sum(), point, create_graph=True)
-        return point, gradient
-
-    def _product(self, vectors: Tensor, out: Tensor, start: int) -> None:
-        point, gradient = self._graphs[start]
-        if gradient.requires_grad:  # else the losses are linear in the weights
-            rows = slice(start, start + self.chunk)
-            (out[rows],) = torch.autograd.grad(
-                gradient, point, vectors[rows], retain_graph=True, materialize_grads=True
-            )
+        return self.mean(*self.both(vectors, going))
 
 
 @dataclass
@@ -90,20 +107,24 @@ class StackedKrylov:
     """K Krylov spaces that grow together; see `Krylov`.
 
     Attributes:
+        size: norm of each start, float64, shape (K,).
         basis: unit vectors, shape (K, at least m, dim); zero in rows that have stopped.
         diagonal: of each T, one float64 tensor of shape (K,) a product.
         beside: off the diagonal, one fewer.
         leftover: norm of what the last product had outside the basis, shape (K,).
         products: of each row, shape (K,).
         exhausted: rows whose space is invariant, shape (K,).
+        half: rows of Q' A_1 Q where the operators are `StackedHalves`; one of shape (K, m) a product.
     """
 
+    size: Tensor
     basis: Tensor
     diagonal: list[Tensor]
     beside: list[Tensor]
     leftover: Tensor
     products: Tensor
     exhausted: Tensor
+    half: list[Tensor] = field(default_factory=list)
 
     @classmethod
     def start(cls, vectors: Tensor, room: int) -> "StackedKrylov":
@@ -120,7 +141,7 @@ class StackedKrylov:
         basis = vectors.new_zeros(len(vectors), room, vectors.shape[1])
         basis[:, 0] = torch.where(size > 0, 1 / size, 0.0).to(vectors)[:, None] * vectors
         none = torch.zeros(len(vectors), dtype=torch.int64)
-        return cls(basis, [], [], torch.zeros_like(size), none, size == 0)
+        return cls(size, basis, [], [], torch.zeros_like(size), none, size == 0)
 
     def expand(self, operator: StackedOperator, going: Tensor) -> None:
         """Spend one product on each row that still goes and is not exhausted.
@@ -134,9 +155,14 @@ class StackedKrylov:
         if m:
             self.beside.append(self.leftover)
         newest = self.basis[:, m]
-        product = operator.matvec(newest, going)
-        self.diagonal.append((product * newest).sum(1, dtype=torch.float64))
         known = self.basis[:, : m + 1]
+        if isinstance(operator, StackedHalves):
+            first, second = operator.both(newest, going)
+            product = operator.mean(first, second)
+            self.half.append((known * first[:, None]).sum(2, dtype=torch.float64))
+        else:
+            product = operator.matvec(newest, going)
+        self.diagonal.append((product * newest).sum(1, dtype=torch.float64))
         for _ in range(2):  # twice is enough to be orthogonal to working precision
             product = product - torch.bmm(known.mT, torch.bmm(known, product[:, :, None]))[:, :, 0]
         self.leftover = torch.linalg.vector_norm(product, dim=1, dtype=torch.float64)
@@ -164,3 +190,45 @@ class StackedKrylov:
             beside = torch.stack(self.beside, dim=1)[rows]
             matrix += torch.diag_embed(beside, 1) + torch.diag_embed(beside, -1)
         return matrix
+
+    def alone(self, row: int) -> Krylov:
+        """Take one row out.
+
+        Args:
+            row: one that was not left out of a product before its space ended.
+
+        Returns:
+            Its space, which cannot grow any more.
+        """
+        m = int(self.products[row])
+        return Krylov(
+            float(self.size[row]),
+            list(self.basis[row, :m]),
+            [float(entry[row]) for entry in self.diagonal[:m]],
+            [float(entry[row]) for entry in self.beside[: m - 1]],
+            0.0 if self.exhausted[row] else float(self.leftover[row]),
+            bool(self.exhausted[row]),
+            [entry[row].tolist() for entry in self.half[:m]],
+        )
+
+
+def stacked_krylov(operator: StackedOperator, starts: Tensor, products: int) -> tuple[StackedKrylov, Tensor]:
+    """Build a Krylov space in each row, as `krylov` does it for one.
+
+    Args:
+        operator: symmetric in each row.
+        starts: shape (K, dim), not zero.
+        products: m; fewer are spent where a space ends before.
+
+    Returns:
+        The spaces; and which of them are finite, bool, shape (K,).
+    """
+    space = StackedKrylov.start(starts, products + 1)
+    sound = torch.ones(len(starts), dtype=torch.bool)
+    for _ in range(products):
+        going = sound & ~space.exhausted
+        if not bool(going.any()):
+            break
+        space.expand(operator, going)
+        sound &= ~going | space.leftover.isfinite()
+    return space, sound

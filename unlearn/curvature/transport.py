@@ -162,31 +162,50 @@ def transport(space: Krylov, removal: Removal, *, clamp: bool) -> Difference:
         The difference after the last step of `removal.flow`. The prediction y = w' - w is its -d.
     """
     flat = removal.flat()
-    d, u = curved(space, removal, space.tridiagonal(), clamp=clamp)
+    ((d, u),) = curved(entries(space, removal), removal, [space.tridiagonal()], clamp=clamp)
     return Difference(flat.d + space.combine(d), None if flat.u is None else flat.u + space.combine(u))
 
 
-def curved(space: Krylov, removal: Removal, matrix: Tensor, *, clamp: bool) -> tuple[Tensor, Tensor]:
-    """Give what curvature adds to the difference.
+def entries(space: Krylov, removal: Removal) -> np.ndarray:
+    """Enter a basis with every vector of a removal.
 
     Args:
         space: the basis.
         removal: what is carried.
-        matrix: the operator projected on the first m vectors of the basis, shape (m, m).
+
+    Returns:
+        Coordinates, float64, shape (m, parts); what a vector has outside the space is dropped.
+    """
+    return torch.stack([space.coordinates(part) for part in removal.parts], dim=1).numpy()
+
+
+def curved(
+    entered: np.ndarray, removal: Removal, matrices: Sequence[Tensor], *, clamp: bool
+) -> list[tuple[Tensor, Tensor]]:
+    """Give what curvature adds to the difference, for one operator or several guesses at it.
+
+    Args:
+        entered: see `entries`.
+        removal: what is carried.
+        matrices: the operators projected on the first vectors of the basis, each of shape (m, m); m may be smaller than
+            the basis.
         clamp: see `bounded`.
 
     Returns:
-        Coordinates in the basis of d and of u, less those of `removal.flat()`, float64, each of shape (m,).
+        Of each, coordinates in the basis of d and of u, less those of `removal.flat()`, float64, each of shape (m,).
     """
-    m = len(matrix)
-    values, vectors = np.linalg.eigh(matrix.numpy())
-    d, u = removal.responses(np.append(bounded(values, removal.flow, clamp), 0.0))
-    ritz = vectors.T @ torch.stack([space.coordinates(part)[:m] for part in removal.parts], dim=1).numpy()
-
-    def leave(response: np.ndarray) -> Tensor:
-        return torch.from_numpy(vectors @ ((response[:-1] - response[-1]) * ritz).sum(axis=1))
-
-    return leave(d), leave(u)
+    pairs = [np.linalg.eigh(matrix.numpy()) for matrix in matrices]
+    every = np.concatenate([values for values, _ in pairs])
+    d, u = removal.responses(np.append(bounded(every, removal.flow, clamp), 0.0))  # one recursion for all of them
+    found, place = [], 0
+    for values, vectors in pairs:
+        m = len(values)
+        ritz = vectors.T @ entered[:m]
+        own = slice(place, place + m)
+        leave = [torch.from_numpy(vectors @ ((each[own] - each[-1]) * ritz).sum(axis=1)) for each in (d, u)]
+        found.append((leave[0], leave[1]))
+        place += m
+    return found
 
 
 def bounded(eigenvalues: np.ndarray, flow: Flow, clamp: bool) -> np.ndarray:

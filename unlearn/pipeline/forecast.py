@@ -16,7 +16,7 @@ from torch import Tensor
 
 from unlearn.curvature.krylov import Krylov, krylov
 from unlearn.curvature.operator import Halves, Operator
-from unlearn.curvature.transport import Removal, curved, transport
+from unlearn.curvature.transport import Difference, Removal, curved, entries
 from unlearn.train.carried import Carried
 from unlearn.train.learner import Learner
 from unlearn.train.recording import Recording
@@ -48,6 +48,21 @@ class Forecast:
     flags: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A prediction that waits for curvature.
+
+    Attributes:
+        removal: what is carried.
+        moved: what was carried before, at today's steps.
+        flat: the removal carried as though there were no curvature; a Krylov space is started at its d.
+    """
+
+    removal: Removal
+    moved: Carried
+    flat: Difference
+
+
 def forecast(
     recording: Recording, original: Learner, operator_along: Callable[[Tensor], Operator], products: int
 ) -> Forecast:
@@ -64,31 +79,72 @@ def forecast(
     Returns:
         The prediction.
     """
+    opened = open_forecast(recording, original)
+    if isinstance(opened, Forecast):
+        return opened
+    operator = operator_along(opened.flat.d)
+    space = krylov(operator, opened.flat.d, products)
+    share = operator.share if isinstance(operator, Halves) else None
+    return close_forecast(recording, original, opened, space, share)
+
+
+def open_forecast(recording: Recording, original: Learner) -> Forecast | Opened:
+    """Say what a prediction needs curvature for.
+
+    Args:
+        recording: as for `forecast`.
+        original: M.
+
+    Returns:
+        What is to be carried; or the forecast, where no curvature is needed.
+    """
     before = recording.carried
     assert before is not None  # the recording was asked for it
-    flow = recording.flow(before.steps)
-    removal, moved = before.removal(flow), before.at(recording.steps, original)
+    removal, moved = before.removal(recording.flow(before.steps)), before.at(recording.steps, original)
     if removal is None:
         return Forecast(moved)
-    start = removal.flat().d
-    if not bool(start.any()):
-        return Forecast(replace(moved, difference=removal.flat()))
-    operator = operator_along(start)
-    space = krylov(operator, start, products)
-    after = transport(space, removal, clamp=False)
-    ritz = torch.linalg.eigvalsh(space.tridiagonal())
+    flat = removal.flat()
+    if not bool(flat.d.any()):
+        return Forecast(replace(moved, difference=flat))
+    return Opened(removal, moved, flat)
+
+
+def close_forecast(
+    recording: Recording, original: Learner, opened: Opened, space: Krylov, share: float | None
+) -> Forecast:
+    """Predict w' - w_t once there is curvature.
+
+    Args:
+        recording: as for `forecast`.
+        original: M.
+        opened: what is carried.
+        space: of the curvature of the steps since the last prediction, started at `opened.flat.d`.
+        share: weight of the first half of the batches in their mean; None where there are no halves.
+
+    Returns:
+        The prediction.
+    """
+    before, removal, flat = recording.carried, opened.removal, opened.flat
+    assert before is not None
+    whole = space.tridiagonal()
+    ritz, vectors = torch.linalg.eigh(whole)
+    raised = vectors @ torch.diag(ritz.clamp(min=0)) @ vectors.T
+    halves = None if share is None else space.halves(share)
+    matrices = [whole, raised, whole[:-1, :-1], *(halves or ())]
+    (d, u), (d_raised, _), (d_shorter, _), *of_halves = curved(entries(space, removal), removal, matrices, clamp=False)
+    after = Difference(flat.d + space.combine(d), None if flat.u is None else flat.u + space.combine(u))
+    size, size_raised = float(norm(after.d)), float(norm(flat.d + space.combine(d_raised)))
     carried = replace(
-        moved,
+        opened.moved,
         difference=after,
-        error=before.error + _error(space, removal),
-        spread=math.hypot(before.spread, _spread(space, operator, removal)),
-        growth=before.growth + _growth(space, removal),
+        error=before.error + _error(space, d, d_shorter),
+        spread=math.hypot(before.spread, _apart(of_halves)),
+        growth=before.growth + (math.log(size / size_raised) if size and size_raised else 0.0),
     )
-    size = float(norm(after.d))
     reasons = {
         "unconverged": carried.error > ERROR * size,
         "growth": carried.growth > math.log(GROWTH),
-        "lr_sigma": flow.rates[-1] * float(ritz.abs().max()) > 1,
+        "lr_sigma": removal.flow.rates[-1] * float(ritz.abs().max()) > 1,
         "half_samples": carried.spread > HALVES * size,
         "batchnorm": bool(original.buffers),
     }
@@ -96,33 +152,15 @@ def forecast(
     return Forecast(carried, -after.d, carried.error, space.products, flags)
 
 
-def _error(space: Krylov, removal: Removal) -> float:
+def _error(space: Krylov, d: Tensor, shorter: Tensor) -> float:
     """Say what the last product changed in d."""
     if space.exhausted:
         return 0.0
     if space.products < 2:
         return math.inf
-    whole = space.tridiagonal()
-    d, _ = curved(space, removal, whole, clamp=False)
-    shorter, _ = curved(space, removal, whole[:-1, :-1], clamp=False)
     return float(torch.linalg.vector_norm(d - torch.cat([shorter, shorter.new_zeros(1)])))
 
 
-def _growth(space: Krylov, removal: Removal) -> float:
-    """Say by what factor negative curvature made d longer, as a logarithm."""
-    values, vectors = torch.linalg.eigh(space.tridiagonal())
-    flat, raised = removal.flat().d, vectors @ torch.diag(values.clamp(min=0)) @ vectors.T
-    sizes = [
-        float(norm(flat + space.combine(curved(space, removal, matrix, clamp=False)[0])))
-        for matrix in (space.tridiagonal(), raised)
-    ]
-    return math.log(sizes[0] / sizes[1]) if all(sizes) else 0.0
-
-
-def _spread(space: Krylov, operator: Operator, removal: Removal) -> float:
+def _apart(halves: list[tuple[Tensor, Tensor]]) -> float:
     """Say how far two halves of the batches disagree on d."""
-    halves = space.halves(operator.share) if isinstance(operator, Halves) else None
-    if halves is None:
-        return 0.0
-    one, other = (curved(space, removal, half, clamp=False)[0] for half in halves)
-    return float(torch.linalg.vector_norm(one - other))
+    return float(torch.linalg.vector_norm(halves[0][0] - halves[1][0])) if halves else 0.0

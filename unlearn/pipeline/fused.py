@@ -39,7 +39,7 @@ def compute(points: Sequence[Point]) -> None:
     seconds = Stopwatch()
     torch.set_num_threads(points[0].prepared.config.threads or 1)  # chunks share the cores out
     with _workers(points[0].prepared.config.threads) as workers:
-        _pretrain(points, seconds)
+        _pretrain(points, seconds, workers)
         _train(points, seconds, workers)
     for point in points:
         spent = point.outcome.seconds.seconds
@@ -87,7 +87,7 @@ def _workers(asked: int | None) -> Iterator[Executor | None]:
         yield pool
 
 
-def _pretrain(points: Sequence[Point], seconds: Stopwatch) -> None:
+def _pretrain(points: Sequence[Point], seconds: Stopwatch, workers: Executor | None) -> None:
     originals = [Learner.fresh(point.prepared.network, point.prepared.device) for point in points]
     retrained: list[Learner | None] = [None] * len(points)
     config = points[0].prepared.config
@@ -106,7 +106,7 @@ def _pretrain(points: Sequence[Point], seconds: Stopwatch) -> None:
             owners += points
         total = rows[0].recipe.schedule.total_steps
         with seconds("pretrain"), report.progress(f"pretraining {len(points)} points", total) as advance:
-            for step in train_stacked(rows):
+            for step in train_stacked(rows, workers):
                 _fail(owners, step.failed)
                 advance(step.steps[0].taken)
     for point, original, second in zip(points, originals, retrained, strict=True):
@@ -128,7 +128,7 @@ def _train(points: Sequence[Point], seconds: Stopwatch, workers: Executor | None
     ]
     every, last = points[0].prepared.config.measure.every, trained[0].recipe.schedule.total_steps
     curvature = StackCurvature.of(points, workers)
-    steps = train_stacked(rows)
+    steps = train_stacked(rows, workers)
     with report.progress(f"training M and M' of {len(points)} points", last) as advance:
         while True:
             with seconds("train"):

@@ -1,6 +1,7 @@
-"""Sigma of all points of a stack at once, handed to each point's own measurer; forecasts are each point's own."""
+"""Sigma and forecasts of all points of a stack at once, handed to each point's own measurer."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Protocol, cast
@@ -12,16 +13,19 @@ from unlearn.curvature.estimators import Lanczos
 from unlearn.curvature.stacked import StackedHessian
 from unlearn.curvature.stacked_lanczos import StackedTracker
 from unlearn.metrics import weight_space
+from unlearn.pipeline.config import Measure
+from unlearn.pipeline.forecast import Forecast
 from unlearn.pipeline.measure import Measurer
 from unlearn.pipeline.prepare import Prepared
+from unlearn.pipeline.stack_forecast import stacked_forecasts
 from unlearn.pipeline.stopwatch import Stopwatch
 from unlearn.train.learner import Learner
 from unlearn.train.recording import Trained
-from unlearn.train.stack import StackedObjective
-from unlearn.values.errors import Diverged
+from unlearn.train.stack_objective import StackedObjective
+from unlearn.values.errors import Diverged, NotFinite
 from unlearn.values.streams import generator
 
-CHUNK = 8  # networks in one graph of a Hessian: as many as the processor's cache holds
+CHUNK = 8  # networks in one graph of a Hessian; more would leave the processor's cache
 
 
 @dataclass
@@ -30,12 +34,23 @@ class StackMeasurer(Measurer):
 
     Attributes:
         found: sigma at this step, and the products it took.
+        ahead: the forecast at this step; None where there is none.
+        finite: whether curvature is, at this step.
     """
 
     found: tuple[float | None, int] = (None, 0)
+    ahead: Forecast | None = None
+    finite: bool = True
 
     def _sigma(self, original: Learner, step: int) -> tuple[float | None, int]:
+        if not self.finite:
+            raise NotFinite
         return self.found
+
+    def _forecast(self, trained: Trained) -> Forecast | None:
+        if self.ahead is not None:
+            trained.recording.carried = self.ahead.carried
+        return self.ahead
 
 
 class Measured(Protocol):
@@ -48,21 +63,68 @@ class Measured(Protocol):
 
 
 @dataclass
-class StackCurvature:
-    """Sigma of all points at once.
+class _Chunk:
+    """Curvature of a few points, as many as the processor's cache holds.
 
     Attributes:
         points: of one stack.
-        objective: the losses.
+        objective: their losses.
         sample: points that each looks at, shape (rows, k).
         tracker: of sigma.
-        workers: threads for the products; None takes one after the other.
     """
 
     points: Sequence[Measured]
     objective: StackedObjective
     sample: Tensor
     tracker: StackedTracker
+
+    def sigma(self, step: int) -> None:
+        """Hand each point's measurer its sigma.
+
+        Args:
+            step: steps taken.
+        """
+        weights = torch.stack([cast(Trained, point.trained).original.weights for point in self.points])
+        whole = weights.isfinite().all(dim=1)
+        rows = [k for k, point in enumerate(self.points) if point.error is None and bool(whole[k])]
+        if not rows:
+            return
+        shares = torch.full(self.sample.shape, 1 / self.sample.shape[1], dtype=weights.dtype)
+        hessian = StackedHessian(weights, lambda some: self.objective.losses(some, self.sample, shares))
+        probes = torch.stack([_probe(point, step) for point in self.points])
+        for k, extreme in self.tracker(hessian, probes, rows).items():
+            sigma = weight_space.sigma_of(extreme.value, self.points[k].prepared.config.measure.sigma)
+            measurer = cast(StackMeasurer, self.points[k].measurer)
+            measurer.found, measurer.finite = (sigma, extreme.products), math.isfinite(extreme.value)
+
+    def forecasts(self) -> None:
+        """Hand each point's measurer its forecast."""
+        settings = self.points[0].prepared.config.measure
+        trained = [cast(Trained, point.trained) for point in self.points]
+        measurers = [cast(StackMeasurer, point.measurer) for point in self.points]
+        rows = [
+            k
+            for k, each in enumerate(trained)
+            if self.points[k].error is None and measurers[k].finite and bool(each.original.weights.isfinite().all())
+        ]
+        for k, ahead in stacked_forecasts(
+            trained, rows, self.objective, settings.hessian_samples, settings.krylov
+        ).items():
+            measurers[k].ahead, measurers[k].finite = ahead, ahead is not None
+
+
+@dataclass
+class StackCurvature:
+    """Sigma and forecasts of all points at once, a chunk in each thread.
+
+    Attributes:
+        chunks: of the points.
+        settings: of measuring.
+        workers: the threads; None takes one chunk after the other.
+    """
+
+    chunks: Sequence[_Chunk]
+    settings: Measure
     workers: Executor | None
 
     @classmethod
@@ -71,7 +133,7 @@ class StackCurvature:
 
         Args:
             points: of one stack, with their recordings.
-            workers: threads for the products, or None.
+            workers: threads, or None.
 
         Returns:
             Curvature that was not looked at yet.
@@ -81,38 +143,31 @@ class StackCurvature:
         chosen = torch.stack([point.prepared.sample.points for point in points])
         estimator = first.tracker.estimator
         lanczos = estimator if isinstance(estimator, Lanczos) else Lanczos("unused", 1.0, 1)
-        tracker = StackedTracker(lanczos, first.tracker.warmth)
-        return cls(points, objective, chosen, tracker, workers)
+        chunks = []
+        for start in range(0, len(points), CHUNK):
+            rows = slice(start, start + CHUNK)
+            tracker = StackedTracker(lanczos, first.tracker.warmth)
+            chunks.append(_Chunk(points[rows], objective.take(rows), chosen[rows], tracker))
+        return cls(chunks, first.config.measure, workers)
 
     def look(self, step: int, seconds: Stopwatch) -> None:
-        """Hand each point's measurer its sigma.
+        """Hand each point's measurer its sigma and its forecast.
 
         Args:
             step: steps taken.
-            seconds: gets the stage `sigma`.
+            seconds: gets the stages `sigma` and `forecast`.
         """
-        settings = self.points[0].prepared.config.measure
-        trained = [cast(Trained, point.trained) for point in self.points]
-        weights = torch.stack([each.original.weights for each in trained])
-        finite = weights.isfinite().all(dim=1)
-        rows = [k for k, point in enumerate(self.points) if point.error is None and bool(finite[k])]
-        if not rows or not self.sample.shape[1]:
+        if not self.settings.hessian_samples:
             return
         with seconds("sigma"):
-            probes = torch.stack([_probe(point, step) for point in self.points])
-            found = self.tracker(self._hessian(weights), probes, rows)
-        for k in rows:
-            sigma = weight_space.sigma_of(found[k].value, settings.sigma)
-            cast(StackMeasurer, self.points[k].measurer).found = sigma, found[k].products
+            self._each(lambda chunk: chunk.sigma(step))
+        if self.settings.krylov:
+            with seconds("forecast"):
+                self._each(lambda chunk: chunk.forecasts())
 
-    def _hessian(self, weights: Tensor) -> StackedHessian:
-        objective, points = self.objective, self.sample
-        shares = torch.full(points.shape, 1 / points.shape[1], dtype=weights.dtype)
-
-        def losses(some: Tensor, rows: slice) -> Tensor:
-            return objective.losses(some, points[rows], shares[rows], rows)
-
-        return StackedHessian(weights, losses, CHUNK, self.workers)
+    def _each(self, part: Callable[[_Chunk], None]) -> None:
+        # a list: an error in a thread comes out when its result is asked for
+        list(map(part, self.chunks) if self.workers is None else self.workers.map(part, self.chunks))
 
 
 def _probe(point: Measured, step: int) -> Tensor:

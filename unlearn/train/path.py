@@ -33,9 +33,8 @@ def quotient_on_path(recipe: Recipe, before: Tensor, now: Learner, steps: range,
     Returns:
         The operator, as the mean of every other batch and the rest; plain where there is one batch alone.
     """
-    # below this length, rounding would be most of a difference of gradients
-    length = max(float(norm(push)), torch.finfo(push.dtype).eps ** 0.5 * float(norm(now.weights)))
-    batches = _spread(recipe, steps, max(most // recipe.schedule.batch_size, 1))
+    length = quotient_length(push, now.weights)
+    batches = batches_on_path(recipe, steps, most)
     parts: list[tuple[float, Callable[[Tensor], Tensor]]] = []
     epoch, draws = -1, None
     for batch in batches:
@@ -66,13 +65,35 @@ def _gradient(
     return gradient
 
 
-def _spread(recipe: Recipe, steps: range, count: int) -> Sequence[Batch]:
-    """Pick batches that M' trains on too, evenly; a step that it does not take moves nothing of the removal."""
+def quotient_length(push: Tensor, weights: Tensor) -> float:
+    """Say over what length a difference quotient is taken.
+
+    Args:
+        push: the removal, shape (dim,).
+        weights: shape (dim,).
+
+    Returns:
+        The removal's length, in units of weight; but so long that rounding is not most of a difference of gradients.
+    """
+    return max(float(norm(push)), torch.finfo(push.dtype).eps ** 0.5 * float(norm(weights)))
+
+
+def batches_on_path(recipe: Recipe, steps: range, most: int) -> Sequence[Batch]:
+    """Pick batches that M' trains on too, evenly; a step that it does not take moves nothing of the removal.
+
+    Args:
+        recipe: the batches.
+        steps: from which they are picked.
+        most: how many points to look at; as many whole batches, but at least one.
+
+    Returns:
+        The batches, in the order of their steps.
+    """
     shared = []
     for batch in recipe.schedule.batches(steps.start):
         if batch.step >= steps.stop:
             break
         if len(batch.kept):
             shared.append(batch)
-    count = min(count, len(shared))
+    count = min(max(most // recipe.schedule.batch_size, 1), len(shared))
     return [shared[(2 * place + 1) * len(shared) // (2 * count)] for place in range(count)]

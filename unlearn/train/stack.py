@@ -6,21 +6,22 @@ what `unlearn/train/loop.py` computes for it alone, up to the order of sums.
 """
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
+from itertools import pairwise, starmap
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from unlearn.data.split import Split
-from unlearn.models.network import Network
-from unlearn.penalties import Penalty
 from unlearn.train.learner import Learner
 from unlearn.train.loop import Recipe, Step
-from unlearn.train.objective import Objective
+from unlearn.train.stack_objective import StackedObjective
 from unlearn.values.errors import Diverged
 from unlearn.values.schedule import Batch
+
+PARTS = 2  # of the rows, where there are threads; with fewer rows each, Python would take longer than the sums
 
 
 @dataclass(frozen=True)
@@ -36,87 +37,6 @@ class Row:
     recipe: Recipe
     learner: Learner
     on_kept: bool
-
-
-@dataclass(frozen=True)
-class StackedObjective:
-    """The losses of several objectives that differ in penalty strength and in their points, but in nothing else.
-
-    Attributes:
-        network: the function that all share.
-        penalty: the formula that all share.
-        inputs: prepared inputs of all training sets, one behind the other, shape (n, ...).
-        labels: their classes, shape (n,).
-        offsets: where the training set of each row starts, shape (rows,).
-        strengths: of each row's penalty, shape (rows,).
-    """
-
-    network: Network
-    penalty: Penalty
-    inputs: Tensor
-    labels: Tensor
-    offsets: Tensor
-    strengths: Tensor
-
-    @classmethod
-    def of(cls, objectives: Sequence[Objective]) -> "StackedObjective":
-        """Stack objectives; equal training sets are held once.
-
-        Args:
-            objectives: one a row, without augmentation; networks without buffers and dropout.
-
-        Returns:
-            The stack.
-        """
-        splits = {id(each.split): each.split for each in objectives}
-        starts: dict[int, int] = {}
-        held: dict[int, Split] = {}
-        place = 0
-        for key, split in splits.items():
-            known = next((other for other in held if _same(splits[other].inputs, split.inputs)
-                          and _same(splits[other].labels, split.labels)), None)  # fmt: skip
-            if known is None:
-                held[key] = split
-                starts[key], place = place, place + len(split)
-            else:
-                starts[key] = starts[known]
-        first = objectives[0]
-        inputs = torch.cat([split.batch(torch.arange(len(split))) for split in held.values()])
-        return cls(
-            first.network,
-            first.penalty,
-            inputs,
-            torch.cat([split.labels for split in held.values()]),
-            torch.tensor([starts[id(each.split)] for each in objectives]),
-            torch.tensor([each.penalty.strength for each in objectives], dtype=inputs.dtype),
-        )
-
-    def losses(self, weights: Tensor, points: Tensor, shares: Tensor, rows: slice = slice(None)) -> Tensor:
-        """Give the loss of each row on its points.
-
-        sum_i share_i (cross-entropy + penalty of the logits)_i + penalty of the weights; with shares 1/k on k points it
-        is `Objective.loss`.
-
-        Args:
-            weights: shape (r, dim).
-            points: of each row's own training set, shape (r, b).
-            shares: shape (r, b); 0 takes a point out.
-            rows: which r of the rows.
-
-        Returns:
-            Shape (r,), in nats.
-        """
-        flat = points + self.offsets[rows, None]
-
-        def loss(weights: Tensor, inputs: Tensor, labels: Tensor, shares: Tensor, strength: Tensor) -> Tensor:
-            logits = self.network.logits(weights, {}, inputs, train=True)
-            each = F.cross_entropy(logits, labels, reduction="none") + strength * self.penalty.each_of_logits(logits)
-            return (shares * each).sum() + strength * self.penalty.unit_of_weights(weights)
-
-        stacked: Tensor = torch.func.vmap(loss)(
-            weights, self.inputs[flat], self.labels[flat], shares, self.strengths[rows]
-        )
-        return stacked
 
 
 @dataclass(frozen=True)
@@ -142,7 +62,7 @@ class _Epoch:
     steps: Tensor
 
 
-def train_stacked(rows: Sequence[Row]) -> Iterator[StackedStep]:
+def train_stacked(rows: Sequence[Row], workers: Executor | None = None) -> Iterator[StackedStep]:
     """Train all rows in step, changing their learners in place, and pause after each step.
 
     Semantics are those of `unlearn.train.loop.train`: a row on kept points takes no step where its whole batch is
@@ -150,18 +70,19 @@ def train_stacked(rows: Sequence[Row]) -> Iterator[StackedStep]:
 
     Args:
         rows: schedules of equal length; see `StackedObjective` for what their objectives must share.
+        workers: two threads or more, each with a part of the rows; None takes them together.
 
     Yields:
         Each step, after all rows have taken it.
     """
     recipes = [row.recipe for row in rows]
     objective = StackedObjective.of([recipe.objective for recipe in recipes])
-    weights, velocity, gradient, loss = _stack(rows)
-    dtype = weights.dtype
-    momentum = torch.tensor([[recipe.optimizer.momentum] for recipe in recipes], dtype=dtype)
-    decay = torch.tensor([[recipe.optimizer.weight_decay] for recipe in recipes], dtype=dtype)
-    with_momentum, with_decay = bool(momentum.any()), bool(decay.any())
-    alive = torch.ones(len(rows), dtype=torch.bool)
+    count = 1 if workers is None or len(rows) < PARTS else PARTS
+    bounds = [len(rows) * part // count for part in range(count + 1)]
+    cuts = [slice(start, stop) for start, stop in pairwise(bounds)]
+    # memory of its own for each: torch refuses gradients at views of what another thread has changed meanwhile
+    parts = [_Stack.of(objective.take(cut), rows[cut]) for cut in cuts]
+    dtype = parts[0].weights.dtype
     for epoch in range(max((recipe.schedule.epochs for recipe in recipes), default=0)):
         plan = _plan(rows, epoch, dtype)
         for place, batches in enumerate(zip(*plan.batches, strict=True)):
@@ -169,41 +90,73 @@ def train_stacked(rows: Sequence[Row]) -> Iterator[StackedStep]:
             if step >= recipes[0].schedule.total_steps:
                 return
             rates = [recipe.rate.at(step) for recipe in recipes]
-            point = weights.detach().requires_grad_()
-            losses = objective.losses(point, plan.points[place], plan.shares[place])
-            (pull,) = torch.autograd.grad(losses.sum(), point)
-            losses = losses.detach()
-            stepping = plan.steps[place] & alive
-            finite = losses.isfinite() | ~stepping
-            failed: dict[int, Diverged] = {}
-            if not bool(finite.all()):
-                failed = {int(row): Diverged(step + 1, rates[row]) for row in (~finite).nonzero().flatten().tolist()}
-                alive &= finite
-                stepping &= finite
-            gradient.copy_(pull)
-            loss.copy_(losses)
-            if with_decay:
-                pull = torch.addcmul(pull, weights, decay)
-            if with_momentum:
-                pull = torch.addcmul(pull, velocity, momentum)
             sizes = torch.tensor(rates, dtype=dtype)[:, None]
-            if bool(stepping.all()):
-                velocity.copy_(pull)
-                weights.sub_(sizes * pull)
-            else:
-                velocity[stepping] = pull[stepping]
-                weights[stepping] -= sizes[stepping] * pull[stepping]
+            given = [
+                (part, plan.points[place, own], plan.shares[place, own], plan.steps[place, own], sizes[own])
+                for part, own in zip(parts, cuts, strict=True)
+            ]
+            each = (
+                starmap(_Stack.step_, given)
+                if workers is None
+                else workers.map(_Stack.step_, *zip(*given, strict=True))
+            )
+            finite = torch.cat(list(each))
+            lost = [] if bool(finite.all()) else (~finite).nonzero().flatten().tolist()
+            failed = {row: Diverged(step + 1, rates[row]) for row in lost}
             yield StackedStep([Step(batch, lr) for batch, lr in zip(batches, rates, strict=True)], failed)
 
 
-def _stack(rows: Sequence[Row]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    weights = torch.stack([row.learner.weights for row in rows])
-    velocity = torch.stack([row.learner.velocity for row in rows])
-    gradient, loss = torch.zeros_like(weights), weights.new_zeros(len(rows))
-    for place, row in enumerate(rows):
-        row.learner.weights, row.learner.velocity = weights[place], velocity[place]
-        row.learner.gradient, row.learner.loss = gradient[place], loss[place]
-    return weights, velocity, gradient, loss
+@dataclass(frozen=True)
+class _Stack:
+    """State of some rows, one a row: matrices of shape (r, dim), columns of shape (r, 1), and vectors of shape (r,)."""
+
+    objective: StackedObjective
+    weights: Tensor
+    velocity: Tensor
+    gradient: Tensor
+    loss: Tensor
+    momentum: Tensor
+    decay: Tensor
+    alive: Tensor
+
+    @classmethod
+    def of(cls, objective: StackedObjective, rows: Sequence[Row]) -> "_Stack":
+        weights = torch.stack([row.learner.weights for row in rows])
+        optimizers = [row.recipe.optimizer for row in rows]
+        self = cls(
+            objective,
+            weights,
+            torch.stack([row.learner.velocity for row in rows]),
+            torch.zeros_like(weights),
+            weights.new_zeros(len(rows)),
+            weights.new_tensor([[optimizer.momentum] for optimizer in optimizers]),
+            weights.new_tensor([[optimizer.weight_decay] for optimizer in optimizers]),
+            torch.ones(len(rows), dtype=torch.bool),
+        )
+        for place, row in enumerate(rows):
+            row.learner.weights, row.learner.velocity = self.weights[place], self.velocity[place]
+            row.learner.gradient, row.learner.loss = self.gradient[place], self.loss[place]
+        return self
+
+    def step_(self, points: Tensor, shares: Tensor, steps: Tensor, sizes: Tensor) -> Tensor:
+        """Take a step in place; a row whose loss is not finite stays where it is. Gives whether each is."""
+        losses, pull = self.objective.gradients(self.weights, points, shares, out=self.gradient)
+        self.loss.copy_(losses)
+        stepping = steps & self.alive
+        finite = losses.isfinite() | ~stepping
+        self.alive.logical_and_(finite)
+        stepping &= finite
+        if bool(self.decay.any()):
+            pull = torch.addcmul(pull, self.weights, self.decay)
+        if bool(self.momentum.any()):
+            pull = torch.addcmul(pull, self.velocity, self.momentum)
+        if bool(stepping.all()):
+            self.velocity.copy_(pull)
+            self.weights.addcmul_(sizes, pull, value=-1)
+        else:
+            self.velocity[stepping] = pull[stepping]
+            self.weights[stepping] -= sizes[stepping] * pull[stepping]
+        return finite
 
 
 def _plan(rows: Sequence[Row], epoch: int, dtype: torch.dtype) -> _Epoch:
@@ -223,7 +176,3 @@ def _plan(rows: Sequence[Row], epoch: int, dtype: torch.dtype) -> _Epoch:
         shares.append((torch.arange(width) < sizes[:, None]) / divisor[:, None].to(dtype))
         steps.append(sizes > 0)
     return _Epoch(batches, torch.stack(points, 1), torch.stack(shares, 1), torch.stack(steps, 1))
-
-
-def _same(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and bool(one.equal(other))

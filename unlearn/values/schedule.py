@@ -124,9 +124,15 @@ class Schedule:
             One batch a step.
         """
         forgotten = self._forgotten()
-        for place, indices in enumerate(self._parts(epoch, forgotten)):
-            kept = indices[~forgotten[indices]] if self.forget else indices
-            yield Batch(epoch * self.steps_per_epoch + place, epoch, indices, kept)
+        parts = self._parts(epoch, forgotten)
+        first = epoch * self.steps_per_epoch
+        visits: set[int] = set()
+        if self.forget:  # found for all batches at once: a look at each would cost more than the batch itself
+            places = torch.arange(len(parts)).repeat_interleave(torch.tensor([len(part) for part in parts]))
+            visits.update(places[forgotten[torch.cat(parts)]].tolist())
+        for place, indices in enumerate(parts):
+            kept = indices[~forgotten[indices]] if place in visits else indices
+            yield Batch(first + place, epoch, indices, kept)
 
     def batches(self, start: int = 0) -> Iterator[Batch]:
         """Give the batches of all epochs, in order.

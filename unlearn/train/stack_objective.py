@@ -1,0 +1,142 @@
+"""The losses of many small networks at once: same network and formulas, each row with its own weights and points."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from unlearn.data.split import Split
+from unlearn.models.stacked import StackedNetwork
+from unlearn.penalties import Penalty
+from unlearn.train.objective import Objective
+
+
+@dataclass(frozen=True)
+class StackedObjective:
+    """The losses of several objectives that differ in penalty strength and in their points, but in nothing else.
+
+    Attributes:
+        network: the function that all share.
+        penalty: the formula that all share.
+        inputs: prepared inputs of all training sets, one behind the other, shape (n, ...).
+        labels: their classes, shape (n,).
+        offsets: where the training set of each row starts, shape (rows,).
+        strengths: of each row's penalty, shape (rows,).
+    """
+
+    network: StackedNetwork
+    penalty: Penalty
+    inputs: Tensor
+    labels: Tensor
+    offsets: Tensor
+    strengths: Tensor
+
+    @classmethod
+    def of(cls, objectives: Sequence[Objective]) -> "StackedObjective":
+        """Stack objectives; equal training sets are held once.
+
+        Args:
+            objectives: one a row, without augmentation; networks without buffers and dropout.
+
+        Returns:
+            The stack.
+        """
+        splits = {id(each.split): each.split for each in objectives}
+        starts: dict[int, int] = {}
+        held: dict[int, Split] = {}
+        place = 0
+        for key, split in splits.items():
+            known = next((other for other in held if _same(splits[other].inputs, split.inputs)
+                          and _same(splits[other].labels, split.labels)), None)  # fmt: skip
+            if known is None:
+                held[key] = split
+                starts[key], place = place, place + len(split)
+            else:
+                starts[key] = starts[known]
+        first = objectives[0]
+        inputs = torch.cat([split.batch(torch.arange(len(split))) for split in held.values()])
+        return cls(
+            StackedNetwork.of(first.network),
+            first.penalty,
+            inputs,
+            torch.cat([split.labels for split in held.values()]),
+            torch.tensor([starts[id(each.split)] for each in objectives]),
+            torch.tensor([each.penalty.strength for each in objectives], dtype=inputs.dtype),
+        )
+
+    def take(self, rows: slice) -> "StackedObjective":
+        """Keep some rows; the points are not copied.
+
+        Args:
+            rows: which.
+
+        Returns:
+            The losses of these.
+        """
+        return replace(self, offsets=self.offsets[rows], strengths=self.strengths[rows])
+
+    def losses(self, weights: Tensor, points: Tensor, shares: Tensor, rows: slice | Tensor = slice(None)) -> Tensor:
+        """Give the loss of each row on its points.
+
+        sum_i share_i (cross-entropy + penalty of the logits)_i + penalty of the weights; with shares 1/k on k points it
+        is `Objective.loss`.
+
+        Args:
+            weights: shape (r, dim).
+            points: of each row's own training set, shape (r, b).
+            shares: shape (r, b); 0 takes a point out.
+            rows: which r of the rows; as indices, a row may come more than once.
+
+        Returns:
+            Shape (r,), in nats.
+        """
+        return self._losses(weights, self.network.parts(weights), points, shares, rows)
+
+    def gradients(
+        self,
+        weights: Tensor,
+        points: Tensor,
+        shares: Tensor,
+        rows: slice | Tensor = slice(None),
+        out: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Give losses and gradients; arguments as for `losses`.
+
+        Args:
+            weights: shape (r, dim).
+            points: shape (r, b).
+            shares: shape (r, b).
+            rows: which r of the rows.
+            out: memory for the gradients, shape (r, dim); None takes new memory.
+
+        Returns:
+            The losses, detached, shape (r,), and their gradients, shape (r, dim).
+        """
+        whole = weights.detach().requires_grad_()
+        # parameters as leaves of their own: their gradients are put together once, in memory that is there already
+        parts = [part.requires_grad_() for part in self.network.parts(weights.detach())]
+        losses = self._losses(whole, parts, points, shares, rows)
+        # a loss depends on its own row alone, so the gradient of the sum holds each loss's own gradient
+        direct, *each = torch.autograd.grad(losses.sum(), [whole, *parts], allow_unused=True)
+        pieces = [torch.zeros_like(p) if g is None else g for g, p in zip(each, parts, strict=True)]
+        gradients = torch.cat([piece.flatten(1) for piece in pieces], dim=1, out=out)
+        return losses.detach(), gradients if direct is None else gradients.add_(direct)
+
+    def _losses(
+        self, whole: Tensor, parts: list[Tensor], points: Tensor, shares: Tensor, rows: slice | Tensor
+    ) -> Tensor:
+        flat = (points + self.offsets[rows, None]).flatten()
+        logits = self.network.logits(parts, self.inputs.index_select(0, flat).unflatten(0, points.shape))
+        labels = self.labels.index_select(0, flat).view_as(points)[:, None]
+        each = -logits.log_softmax(1).gather(1, labels)[:, 0]
+        strengths = self.strengths[rows, None]
+        if not bool(strengths.any()):
+            return (shares * each).sum(1)
+        each = each + strengths * self.penalty.each_of_columns(logits)
+        of_weights: Tensor = torch.func.vmap(self.penalty.unit_of_weights)(whole)
+        return (shares * each).sum(1) + strengths[:, 0] * of_weights
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and bool(one.equal(other))
