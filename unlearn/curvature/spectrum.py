@@ -40,6 +40,11 @@ class Extreme:
     error: float = float("nan")
     ahead: Tensor | None = None
 
+    @property
+    def onward(self) -> Tensor:
+        """Where to start on an operator close by: `ahead`, or the vector where that is not known."""
+        return self.vector if self.ahead is None else self.ahead
+
 
 def eigenpairs(
     operator: Operator,

@@ -90,8 +90,7 @@ class StackedTracker:
         found: dict[int, Extreme] = {}
         if self.last and self.warmth.enabled:
             yesterday = probes.clone()
-            last = [self.last[k] for k in rows]
-            yesterday[list(rows)] = torch.stack([each.vector if each.ahead is None else each.ahead for each in last])
+            yesterday[list(rows)] = torch.stack([self.last[k].onward for k in rows])
             lengths = torch.linalg.vector_norm(probes, dim=1, dtype=torch.float64).to(probes)
             starts = yesterday + probes * (self.warmth.mix / lengths)[:, None]
             gaps = [self.last[k].gap if k in self.last else 0.0 for k in range(len(probes))]

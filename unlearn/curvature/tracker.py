@@ -77,6 +77,5 @@ class Tracker:
         if self.last is None or not self.warmth.enabled or not isinstance(self.estimator, Lanczos):
             return None
         length = norm(probe).to(probe)
-        ahead = self.last.vector if self.last.ahead is None else self.last.ahead
-        start = ahead + probe * (self.warmth.mix / length)
+        start = self.last.onward + probe * (self.warmth.mix / length)
         return self.estimator(operator, start, self.last.gap)
