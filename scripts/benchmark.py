@@ -22,13 +22,14 @@ from bench.floor import against_floor
 from bench.reference import check, pyhessian_in
 from bench.sigma import one_sigma
 from bench.step import Checkout, compare
-from bench.tracking import growth, products
+from bench.tracking import growth, needed, products
 from bench.worlds import World, digits, images, images_at
 from joblib import cpu_count
 
 from unlearn.values.errors import UserError, at_least, choice
 
-PARTS = ("step", "sigma", "floor", "products", "growth")
+PARTS = ("step", "sigma", "floor", "products", "growth")  # those that run unasked
+MORE_PARTS = (*PARTS, "needed")
 SGD = ("optimizer.momentum=0", "optimizer.weight_decay=0")
 MOMENTUM = ("optimizer.momentum=0.9", "optimizer.weight_decay=5e-4")
 # Hessian samples, measured steps, rounds of what is timed in turn, consecutive steps for the products and their samples
@@ -49,13 +50,14 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--lr", type=float, default=0.01)
     parser.add_argument("--data", default="synthetic", help="folder with cifar-10-batches-py, or synthetic")
     parser.add_argument("--threads", type=int, help="CPU threads of large networks; default: every core")
-    parser.add_argument("--parts", nargs="*", default=list(PARTS), help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--parts", nargs="*", default=list(PARTS), help=f"of {', '.join(MORE_PARTS)}")
+    parser.add_argument("--overrides", nargs="*", default=[], help="of the config, such as pretraining.epochs=1")
     parser.add_argument("--markdown", action="store_true", help="also write the tables to OUT/bench.md")
     parser.add_argument("--out", type=Path, default=Path("outputs/bench"))
     asked = parser.parse_args(given)
     choice("--config", asked.config, tuple(CONFIGS))
     for part in asked.parts:
-        choice("--parts", part, PARTS)
+        choice("--parts", part, MORE_PARTS)
     choice("--model", asked.model, ("resnet18", "cnn", "mlp", "linear"))
     samples, steps, asked.rounds, asked.row, asked.row_samples = CONFIGS[asked.config]
     asked.samples, asked.steps = asked.samples or samples, asked.steps or steps
@@ -73,19 +75,20 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
 
 def worlds(asked: argparse.Namespace, folder: Path) -> tuple[World, list[World]]:
     """Give the network that is compared, and the small ones beside it."""
-    small = [digits("cnn"), digits("mlp")]
+    more = tuple(asked.overrides)
+    small = [digits("cnn", *more), digits("mlp", *more)]
     if asked.model != "resnet18":
-        own = digits(asked.model, f"training.batch_size={asked.batch}")
+        own = digits(asked.model, f"training.batch_size={asked.batch}", *more)
         return own, [own] if asked.config == "tiny" else [own, *(world for world in small if world.name != own.name)]
     size = max(asked.samples, asked.batch * (asked.steps + 1))
     root = images_at(asked.data, folder / "images", size)
-    return images("resnet18", root, size, asked.batch, asked.threads), small
+    return images("resnet18", root, size, asked.batch, asked.threads, *more), small
 
 
 def measure(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Run the parts that were asked for."""
     main, small = worlds(asked, folder)
-    given, lr = [part for part in PARTS if part in asked.parts], f"optimizer.lr={asked.lr}"
+    given, lr = [part for part in MORE_PARTS if part in asked.parts], f"optimizer.lr={asked.lr}"
     found: dict[str, Any] = {
         "machine": {
             "cores": cpu_count(),
@@ -115,6 +118,8 @@ def measure(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
         ]
     if "growth" in given:
         found["growth"] = [growth(small[0], 2 * asked.row, folder / "growth", lr)]
+    if "needed" in given:
+        found["needed"] = [needed(main, asked.steps, lr, f"measure.hessian_samples={asked.samples}", *SGD)]
     return found
 
 

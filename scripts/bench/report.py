@@ -12,6 +12,7 @@ from rich.table import Table
 from unlearn.figures.style import BLUE, GREEN, ORANGE, VERMILLION, blank, tidy
 
 PARTS = {"train M and M'": BLUE, "sigma": VERMILLION, "M''": ORANGE, "distances and rest": GREEN}
+NEEDED = (1, 2, 4, 8)  # products after which the error is shown
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ def sheets(found: dict[str, Any]) -> list[Sheet]:
         "floor": _floor,
         "products": _products,
         "growth": _growth,
+        "needed": _needed,
     }
     return [sheet for name, maker in makers.items() if name in found for sheet in maker(found[name])]
 
@@ -113,6 +115,23 @@ def _products(found: list[dict[str, Any]]) -> list[Sheet]:
         lines.append((name, str(each["samples"]), str(len(spent)), mean, str(max(spent)), worst))
     head = ("", "samples", "steps", "products a step", "most", f"worst error of {len(found[0]['errors'])}")
     return [Sheet("Products of consecutive measured steps, every restart counted", head, lines)]
+
+
+def _needed(found: list[dict[str, Any]]) -> list[Sheet]:
+    lines = []
+    for each in found:
+        rows = each["rows"]
+        spent = [row["needed"] for row in rows]
+        name = f"{each['world']}, lr {each['lr']:g}, momentum {each['momentum']:g}"
+        after = [f"{median([row['errors'][min(m, len(row['errors'])) - 1] for row in rows]):.1e}" for m in NEEDED]
+        mean = f"{sum(spent) / len(spent):.2f} [{min(spent)}, {max(spent)}]"
+        lines.append(
+            (name, str(each["samples"]), str(len(rows)), mean, *after, f"{max(r['residual'] for r in rows):.0e}")
+        )
+    head = ("", "samples", "steps", "products needed", *(f"error after {m}" for m in NEEDED), "worst residual")
+    return [
+        Sheet(f"Least products a step to {found[0]['tolerance']:g}, from yesterday's exact eigenvector", head, lines)
+    ]
 
 
 def _growth(found: list[dict[str, Any]]) -> list[Sheet]:

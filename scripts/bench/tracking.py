@@ -3,9 +3,16 @@
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from bench.ours import measured, ready, state, tight
 from bench.step import Child, job_of
 from bench.worlds import REFERENCE, World
+from unlearn.curvature.krylov import Krylov
+from unlearn.curvature.operator import Operator
+from unlearn.train.hessian import hessian_at
+from unlearn.train.learner import Learner
+from unlearn.train.loop import train
 
 
 def products(world: World, steps: int, folder: Path, checks: int, *more: str) -> dict[str, Any]:
@@ -43,3 +50,43 @@ def growth(world: World, steps: int, folder: Path, *more: str) -> dict[str, Any]
         "rss_mb": [row["rss_mb"] for row in rows],
         "second_half_over_first": sum(r["seconds"] for r in rows[half:]) / sum(r["seconds"] for r in rows[:half]),
     }
+
+
+def needed(world: World, steps: int, *more: str, tolerance: float = 1e-3, depth: int = 40) -> dict[str, Any]:
+    """Ask how many products a warm start needs at least: the best start there is, and a stop rule that knows the truth.
+
+    Each step's Lanczos starts at the converged eigenvector of the step before, which costs more than it saves; so this
+    bounds what any stop rule can reach from one vector.
+    """
+    prepared = ready(world, steps + 1, *REFERENCE, *more)
+    learner = Learner.fresh(prepared.network, prepared.device)
+    start = torch.randn(len(learner.weights), generator=torch.Generator().manual_seed(0))
+    start = start.to(learner.weights)
+    rows = []
+    for _ in train(prepared.recorded, [learner], []):
+        operator = hessian_at(prepared.recorded.objective, learner, prepared.sample)
+        found, start, residual = _converge(operator, start, depth)
+        errors = [abs(theta / found[-1] - 1) for theta in found]
+        least = max((m for m, error in enumerate(errors, 1) if error > tolerance), default=0) + 1
+        rows.append({"sigma": abs(found[-1]), "errors": errors, "needed": least, "residual": residual})
+    return {
+        "world": world.name,
+        "lr": prepared.config.optimizer.lr,
+        "momentum": prepared.config.optimizer.momentum,
+        "samples": len(prepared.sample.points),
+        "tolerance": tolerance,
+        "rows": rows[1:],  # the first has no step before it to start from
+    }
+
+
+def _converge(operator: Operator, start: torch.Tensor, depth: int) -> tuple[list[float], torch.Tensor, float]:
+    """Give the leading Ritz value after each product, the last vector, and its residual over the value."""
+    space, found = Krylov.start(start), []
+    while True:
+        space.expand(operator)
+        values, vectors = torch.linalg.eigh(space.tridiagonal())
+        lead = int(values.abs().argmax())
+        found.append(float(values[lead]))
+        residual = space.leftover * abs(float(vectors[-1, lead])) / abs(found[-1])
+        if residual < 1e-4 or space.exhausted or space.products >= depth:
+            return found, space.combine(vectors[:, lead]), residual

@@ -10,9 +10,9 @@ import pytest
 import torch
 from bench import reference, report
 from bench.floor import against_floor
-from bench.ours import measured, ready
+from bench.ours import last_two, measured, ready, tight
 from bench.sigma import one_sigma
-from bench.tracking import growth
+from bench.tracking import growth, needed
 from bench.worlds import REFERENCE, digits
 
 from unlearn.values.errors import UserError
@@ -100,6 +100,23 @@ def test_growth_leaves_the_cold_first_step_out(tmp_path, monkeypatch):
     assert found["seconds"] == [1.0, 2.0, 3.0, 6.0]
     assert found["second_half_over_first"] == pytest.approx(3.0)
     assert "3.00" in report.markdown({"growth": [found]})
+
+
+def test_products_needed_are_counted_from_the_errors_and_restarts_from_nothing():
+    found = needed(CNN, 3, "optimizer.lr=0.01")
+    assert len(found["rows"]) == 3
+    for row in found["rows"]:
+        assert row["errors"][-1] == 0.0
+        assert all(error <= 1e-3 for error in row["errors"][row["needed"] - 1 :])
+        assert row["needed"] == 1 or row["errors"][row["needed"] - 2] > 1e-3
+        assert row["residual"] < 1e-4
+    assert f"{sum(row['needed'] for row in found['rows']) / 3:.2f}" in report.markdown({"needed": [found]})
+
+
+def test_the_last_sigma_of_products_needed_is_that_of_a_tight_lanczos():
+    found = needed(CNN, 2, "optimizer.lr=0.01")
+    prepared = ready(CNN, 3, *REFERENCE, "optimizer.lr=0.01")
+    assert found["rows"][-1]["sigma"] == pytest.approx(tight(prepared, last_two(prepared)[-1]), rel=1e-6)
 
 
 def test_marks_stand_before_their_lines_and_leave_the_rest_alone():
