@@ -53,10 +53,10 @@ def growth(world: World, steps: int, folder: Path, *more: str) -> dict[str, Any]
 
 
 def needed(world: World, steps: int, *more: str, tolerance: float = 1e-3, depth: int = 40) -> dict[str, Any]:
-    """Ask how many products a warm start needs at least: the best start there is, and a stop rule that knows the truth.
+    """Ask how many products a start at yesterday's converged eigenvector needs, with a stop rule that knows the truth.
 
-    Each step's Lanczos starts at the converged eigenvector of the step before, which costs more than it saves; so this
-    bounds what any stop rule can reach from one vector.
+    This bounds what a stop rule can reach from that start; another vector may be a better one. The truth is what the same
+    run ends in (residual 1e-4 or `depth` products): where it misses a new leader, too few products are counted.
     """
     prepared = ready(world, steps + 1, *REFERENCE, *more)
     learner = Learner.fresh(prepared.network, prepared.device)
