@@ -55,7 +55,7 @@ def growth(world: World, steps: int, folder: Path, *more: str) -> dict[str, Any]
 def needed(world: World, steps: int, *more: str, tolerance: float = 1e-3, depth: int = 40) -> dict[str, Any]:
     """Ask how many products a start at yesterday's converged eigenvector needs, with a stop rule that knows the truth.
 
-    This bounds what a stop rule can reach from that start; another vector may be a better one. The truth is what the same
+    This bounds what a stop rule can reach from that start; another vector may be a better one. The truth is what this
     run ends in (residual 1e-4 or `depth` products): where it misses a new leader, too few products are counted.
     """
     prepared = ready(world, steps + 1, *REFERENCE, *more)
