@@ -38,7 +38,7 @@ class Quadratic:
         def gradient(indices, inputs, **options):
             return self.gradient(weights, buffers, indices, **options)
 
-        return SimpleNamespace(gradient=gradient)
+        return SimpleNamespace(gradient=gradient, wait=lambda: None)
 
     def gradient(self, weights, buffers, indices, *, draws=None, count=None, train=True, step=0, as_trained=False):
         gradient = self.a @ weights - self.b[indices].mean(dim=0)

@@ -51,7 +51,7 @@ def on_chunks(prepared: Prepared, at: Learner) -> tuple[nn.Module, list[tuple[Te
     split = prepared.data.train
     module = prepared.network.bind(at.weights.clone(), clone(at.buffers)).eval()
     parts = prepared.sample.parts(bool(at.buffers))
-    return module, [(split.batch(part), split.labels[part]) for part in parts]
+    return module, [(split.batch(part), split.labels[part]) for part, _ in parts]
 
 
 def curvlinops(prepared: Prepared, at: Learner) -> tuple[float, int]:

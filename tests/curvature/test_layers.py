@@ -21,14 +21,15 @@ def product(loss: Callable[[Tensor], Tensor], weights: Tensor, vector: Tensor) -
 
 
 def assert_equal_products(module: nn.Module, inputs: Tensor, train: bool = True, keep: bool = False) -> None:
-    network = Network.of(module.double())
+    device = inputs.device
+    network = Network.of(module.double().to(device))
     generator = torch.Generator().manual_seed(0)
     buffers = network.initial_buffers()
     for name, buffer in buffers.items():  # running statistics other than those of no data
         if buffer.is_floating_point():
-            buffers[name] = buffer + torch.rand(buffer.shape, generator=generator, dtype=buffer.dtype)
+            buffers[name] = buffer + torch.rand(buffer.shape, generator=generator, dtype=buffer.dtype).to(device)
     weights = network.initial_weights() + 0.3
-    labels = torch.arange(len(inputs)) % 3
+    labels = torch.arange(len(inputs), device=device) % 3
 
     def loss(flat: Tensor) -> Tensor:
         out = network.logits(flat, clone(buffers), inputs, train=train).flatten(1)
@@ -36,7 +37,8 @@ def assert_equal_products(module: nn.Module, inputs: Tensor, train: bool = True,
 
     operator = Hessian(weights, [(1.0, loss)], keep=keep)
     for seed in (1, 2):
-        vector = torch.randn(len(weights), generator=torch.Generator().manual_seed(seed), dtype=weights.dtype)
+        vector = torch.randn(len(weights), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        vector = vector.to(device)
         expected = product(loss, weights, vector)
         torch.testing.assert_close(operator.matvec(vector), expected, rtol=1e-9, atol=1e-11)
 
@@ -80,6 +82,16 @@ def test_batch_norm_between_convolutions(train: bool, inside: Callable[[], nn.Mo
         nn.Linear(12, 3),
     )
     assert_equal_products(module, images(6, 2, 7, 7), train)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+def test_on_cuda(train: bool, memory: torch.memory_format) -> None:
+    # the first BatchNorm sees the inputs as they lie in memory; a convolution in float64 may turn them
+    module = nn.Sequential(nn.BatchNorm2d(8), nn.Conv2d(8, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 3, 7))
+    inputs = images(64, 8, 9, 9).cuda().to(memory_format=memory)
+    assert_equal_products(module.to(memory_format=memory), inputs, train)
 
 
 @pytest.mark.parametrize("train", [True, False])

@@ -108,26 +108,49 @@ def test_a_quotient_sees_the_kinks_within_reach_and_the_hessian_does_not():
 
 
 def test_a_large_network_never_holds_more_than_a_chunk():
-    assert (chunk_for(6_090, None), chunk_for(11_173_962, None), chunk_for(11_173_962, 64)) == (512, 32, 64)
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    sizes = [chunk_for(6_090, None, cpu), chunk_for(11_173_962, None, cpu), chunk_for(11_173_962, None, cuda)]
+    assert [*sizes, chunk_for(11_173_962, 64, cpu)] == [512, 32, 512, 64]
     objective = classifier()
     at = Learner.start(objective.network.initial_weights(), {})
     assert not hessian_at(objective, at, Sample(torch.arange(24), True, 8, 8)).keep
 
 
-def test_in_train_mode_batchnorm_sees_batches_of_the_training_size():
-    module = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 3))
-    objective = classifier(module=module)
+LINEAR = [nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 3)]
+CONVOLVING = [nn.Unflatten(1, (1, 4)), nn.Conv1d(1, 2, 2), nn.BatchNorm1d(2), nn.Tanh(), nn.Flatten(), nn.Linear(6, 3)]
+
+
+# 8 + 8 + 6 points: two batches side by side or one after the other, and what is left
+@pytest.mark.parametrize("layers", [LINEAR, CONVOLVING])
+@pytest.mark.parametrize("chunk", [1, 8, 16, 512])
+@pytest.mark.parametrize("make", [hessian_at, gauss_newton_at])
+def test_in_train_mode_batchnorm_sees_batches_of_the_training_size(layers, chunk, make):
+    objective = classifier(module=nn.Sequential(*layers))
     at = Learner.fresh(objective.network, torch.device("cpu"))
     before = {name: buffer.clone() for name, buffer in at.buffers.items()}
-    sample = Sample(torch.arange(24), True, 8, 512)
+    points = torch.arange(22)
+
+    def of(part):
+        share = len(part) / len(points)
+        return share, make(objective, at, Sample(part, True, len(part), 1))
+
+    truth = sum(share * dense(operator, at.weights) for share, operator in map(of, points.split(8)))
+    found = dense(make(objective, at, Sample(points, True, 8, chunk)), at.weights)
+    assert torch.allclose(found, truth, atol=1e-12)
+    assert all(before[name].equal(at.buffers[name]) for name in before)
+
+
+def test_the_hessian_in_train_mode_is_the_slope_of_the_gradient():
+    objective = classifier(module=nn.Sequential(*LINEAR))
+    at = Learner.fresh(objective.network, torch.device("cpu"))
 
     def gradient(weights):
         return sum(objective.gradient(weights, clone(at.buffers), part)[1] for part in torch.arange(24).split(8)) / 3
 
     eye = 1e-5 * torch.eye(len(at.weights), dtype=torch.float64)
     truth = torch.stack([(gradient(at.weights + e) - gradient(at.weights - e)) / 2e-5 for e in eye])
-    assert torch.allclose(dense(hessian_at(objective, at, sample), at.weights), truth, atol=1e-7)
-    assert all(before[name].equal(at.buffers[name]) for name in before)
+    found = dense(hessian_at(objective, at, Sample(torch.arange(24), True, 8, 512)), at.weights)
+    assert torch.allclose(found, truth, atol=1e-7)
 
 
 def test_a_loss_linear_in_the_weights_has_no_curvature():

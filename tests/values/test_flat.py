@@ -1,3 +1,4 @@
+import copy
 import math
 
 import pytest
@@ -45,6 +46,22 @@ def test_flatten_copies_and_views_do_not(module: nn.Module) -> None:
     layout.views(vector)["3.bias"].fill_(5)
     assert vector[-2:].tolist() == [5, 5]
     assert torch.equal(module[3].bias, before)
+
+
+def test_a_module_in_channels_last_keeps_its_memory_order(module: nn.Module) -> None:
+    turned = copy.deepcopy(module).to(memory_format=torch.channels_last)
+    layout, named = Layout.of(turned), dict(turned.named_parameters())
+    assert layout.channels_last == {"0.weight"}
+    vector = layout.flatten(named)
+    assert torch.equal(vector[:54], named["0.weight"].permute(0, 2, 3, 1).reshape(-1))
+    views = layout.views(vector)
+    assert all(torch.equal(views[name], named[name]) for name in named)
+    assert views["0.weight"].is_contiguous(memory_format=torch.channels_last)
+    plain = Layout.of(module)
+    assert torch.equal(plain.flatten(views), plain.flatten(dict(module.named_parameters())))
+    out = torch.empty_like(vector)
+    layout.flatten_into(named, out)
+    assert torch.equal(out, vector)
 
 
 def test_gradients_flow_back_to_the_vector() -> None:

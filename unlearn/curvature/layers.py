@@ -73,6 +73,51 @@ class Economical(TorchFunctionMode):
         return out if bias is None else out + bias.view(-1, *[1] * dims)
 
 
+class SideBySide(TorchFunctionMode):
+    """Inside it, BatchNorm in train mode takes its input for several batches of one size, and looks at each alone.
+
+    Row i * batches + j is point i of batch j. So many batches cost a convolution one call, and BatchNorm as well, to
+    which they are channels. Running statistics are not updated.
+
+    Attributes:
+        batches: how many.
+    """
+
+    def __init__(self, batches: int) -> None:
+        super().__init__()
+        self.batches = batches
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Widen a BatchNorm; a mode outside this one sees the wide one."""
+        if func is F.batch_norm and self.batches > 1:
+            return _wide_batch_norm(self.batches, *args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def _wide_batch_norm(
+    batches: int,
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    *rest: float,
+    **named: float,
+) -> Tensor:
+    if not training:
+        return F.batch_norm(input, running_mean, running_var, weight, bias, training, *rest, **named)
+    wide = input.reshape(len(input) // batches, batches * input.shape[1], *input.shape[2:])
+    scale, shift = (None if each is None else each.repeat(batches) for each in (weight, bias))
+    return F.batch_norm(wide, None, None, scale, shift, True, *rest, **named).reshape(input.shape)
+
+
 def _batch_norm(
     input: Tensor,
     running_mean: Tensor | None,
@@ -206,11 +251,9 @@ class _BatchNormBack(torch.autograd.Function):
 
 def _projected(u: Tensor, x: Tensor, mu: Tensor, s: Tensor, training: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Give s P(u), sum(u x^) and sum(u)."""
-    every = [True, True, True]
-    if training:
-        found = aten.native_batch_norm_backward(u, x, None, None, None, mu, s, True, 0.0, every)
-    else:
-        found = aten.native_batch_norm_backward(u, x, None, mu, s.square().reciprocal(), None, None, False, 0.0, every)
+    # CUDA's kernels refuse to go without a weight and saved statistics
+    every, one, variance = [True, True, True], torch.ones_like(s), s.square().reciprocal()
+    found = aten.native_batch_norm_backward(u, x, one, mu, variance, mu, s, training, 0.0, every)
     projected: tuple[Tensor, Tensor, Tensor] = tuple(found)
     return projected
 

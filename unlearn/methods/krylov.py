@@ -64,7 +64,7 @@ class KrylovUnlearning:
         if visited.push_sum is None or not bool(visited.push_sum.any()):
             return Unlearned(original.weights, original.buffers)
         points = sample_points(len(recipe.objective.split), self.samples, generator(trained.seed, "method"))
-        chunk = chunk_for(len(original.weights), self.chunk)
+        chunk = chunk_for(len(original.weights), self.chunk, original.weights.device)
         sample = Sample(points.to(original.weights.device), True, recipe.schedule.batch_size, chunk)
         operator = curvature_at(recipe.objective, original, sample, self.curvature)
         removal = Removal(None, visited.all(), trained.recording.flow())

@@ -107,9 +107,10 @@ class Measurer:
         prepared = self.prepared
         if not len(prepared.sample.points):
             return None, 0
-        stream = generator(prepared.config.seed, "probe", step)
         weights = original.weights
-        probe = torch.randn(len(weights), generator=stream, dtype=weights.dtype).to(weights.device)
+        # drawn where it is used: sigma does not hang on it, and a CPU would take longer to draw it than CUDA to use it
+        stream = generator(prepared.config.seed, "probe", step, device=weights.device)
+        probe = torch.randn(len(weights), generator=stream, dtype=weights.dtype, device=weights.device)
         extreme = prepared.tracker(hessian_at(prepared.recorded.objective, original, prepared.sample), probe)
         return weight_space.sigma_of(extreme.value, prepared.config.measure.sigma), extreme.products
 

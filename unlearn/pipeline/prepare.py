@@ -292,7 +292,7 @@ def _pretraining(config: Config, objective: Objective, forget: Forget) -> Recipe
 
 def _sample(config: Config, size: int, dim: int, device: torch.device) -> Sample:
     measure = config.measure
-    chunk = chunk_for(dim, measure.hessian_chunk)
+    chunk = chunk_for(dim, measure.hessian_chunk, device)
     drawn = generator(config.seed, "hessian") if measure.hessian_samples_from == "random" else None
     points = sample_points(size, measure.hessian_samples, drawn)
     return Sample(points.to(device), measure.hessian_mode == "train", config.training.batch_size, chunk)

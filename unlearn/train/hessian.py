@@ -6,6 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from unlearn.curvature.layers import SideBySide
 from unlearn.curvature.operator import GaussNewton, Hessian, Operator
 from unlearn.models.network import clone
 from unlearn.train.learner import Learner
@@ -13,20 +14,21 @@ from unlearn.train.objective import Objective
 from unlearn.values.errors import choice
 
 SMALL = 250_000  # weights; below, graphs of this many points at once are cheap to hold
-CHUNKS = (512, 32)  # points in one graph, for small networks and for others (a ResNet-18: 50 MB a point)
+CHUNKS = (512, 32)  # points in one graph, for small networks and for others on a CPU (a ResNet-18: 50 MB a point)
 
 
-def chunk_for(dim: int, asked: int | None) -> int:
+def chunk_for(dim: int, asked: int | None, device: torch.device) -> int:
     """Choose how many points one graph holds.
 
     Args:
         dim: number of weights.
         asked: what the user set, or None.
+        device: a CPU is as quick with many small graphs as with a large one, CUDA is not.
 
     Returns:
         `asked`, or what fits the size of the network.
     """
-    return asked or CHUNKS[dim >= SMALL]
+    return asked or CHUNKS[dim >= SMALL and device.type == "cpu"]
 
 
 @dataclass(frozen=True)
@@ -45,16 +47,23 @@ class Sample:
     batch_size: int
     chunk: int
 
-    def parts(self, has_buffers: bool) -> list[Tensor]:
+    def parts(self, has_buffers: bool) -> list[tuple[Tensor, int]]:
         """Cut the points into what one forward pass sees.
 
         Args:
             has_buffers: whether the network has BatchNorm or the like.
 
         Returns:
-            Batches of the training size where BatchNorm is in train mode, else chunks.
+            Points, and how many batches they are side by side (see `SideBySide`): batches of the training size where
+            BatchNorm is in train mode, as many as fit a chunk; else a chunk is one batch.
         """
-        return list(self.points.split(self.batch_size if self.train_mode and has_buffers else self.chunk))
+        if not (self.train_mode and has_buffers):
+            return [(part, 1) for part in self.points.split(self.chunk)]
+        size = self.batch_size
+        whole = len(self.points) // size * size
+        many = self.points[:whole].view(-1, size).split(max(self.chunk // size, 1))
+        found = [(batches.T.reshape(-1), len(batches)) for batches in many]
+        return found + ([(self.points[whole:], 1)] if whole < len(self.points) else [])
 
 
 def hessian_at(objective: Objective, at: Learner, sample: Sample) -> Hessian:
@@ -69,11 +78,12 @@ def hessian_at(objective: Objective, at: Learner, sample: Sample) -> Hessian:
         The operator. One chunk keeps its graph between products; several build theirs anew for each.
     """
 
-    def loss(part: Tensor, weights: Tensor) -> Tensor:
-        return objective.loss(weights, clone(at.buffers), part, train=sample.train_mode)
+    def loss(part: Tensor, batches: int, weights: Tensor) -> Tensor:
+        with SideBySide(batches):
+            return objective.loss(weights, clone(at.buffers), part, train=sample.train_mode)
 
     parts = sample.parts(bool(at.buffers))
-    losses = [(len(part) / len(sample.points), partial(loss, part)) for part in parts]
+    losses = [(len(part) / len(sample.points), partial(loss, part, batches)) for part, batches in parts]
     return Hessian(at.weights, losses, keep=len(sample.points) <= sample.chunk)
 
 
@@ -89,14 +99,15 @@ def gauss_newton_at(objective: Objective, at: Learner, sample: Sample) -> GaussN
         The operator.
     """
 
-    def logits(part: Tensor, weights: Tensor) -> Tensor:
-        return objective.logits(weights, clone(at.buffers), part, train=sample.train_mode)
+    def logits(part: Tensor, batches: int, weights: Tensor) -> Tensor:
+        with SideBySide(batches):
+            return objective.logits(weights, clone(at.buffers), part, train=sample.train_mode)
 
-    parts = sample.parts(bool(at.buffers))
-    return GaussNewton(
-        at.weights,
-        [(len(part) / len(sample.points), partial(logits, part), partial(objective.on_data, part)) for part in parts],
-    )
+    parts = [
+        (len(part) / len(sample.points), partial(logits, part, batches), partial(objective.on_data, part))
+        for part, batches in sample.parts(bool(at.buffers))
+    ]
+    return GaussNewton(at.weights, parts)
 
 
 def curvature_at(objective: Objective, at: Learner, sample: Sample, kind: str) -> Operator:

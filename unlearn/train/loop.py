@@ -85,12 +85,16 @@ def train(
             if not learners or not len(points):
                 continue
             inputs = objective.inputs(points, draws)
-            for learner in learners:
+            gradients = []
+            for learner in learners:  # on CUDA side by side
                 learner.loss, gradient = bound[id(learner)].gradient(
                     points, inputs, count=len(indices), train=learner.train_mode, step=batch.step
                 )
-                recipe.optimizer.step_(learner, gradient, lr)
+                gradients.append(gradient)
                 unchecked.append((batch.step, learner.loss))
+            for learner, gradient in zip(learners, gradients, strict=True):
+                bound[id(learner)].wait()
+                recipe.optimizer.step_(learner, gradient, lr)
         if (batch.step + 1) % check_every == 0 or batch.step + 1 == recipe.schedule.total_steps:
             _check(unchecked, recipe)
             unchecked.clear()

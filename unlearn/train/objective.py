@@ -13,6 +13,7 @@ from unlearn.data.split import Split
 from unlearn.models.network import Buffers, Network
 from unlearn.penalties import Penalty
 from unlearn.train.arithmetic import passes
+from unlearn.train.bound import Bound
 from unlearn.values.errors import choice
 from unlearn.values.streams import generator, seed_for
 
@@ -63,11 +64,21 @@ class Objective:
         return self.augmentation.draw(len(self.split), stream, self.split.labels.device)
 
     @property
-    def _drops(self) -> bool:
+    def drops(self) -> bool:
+        """Whether the network has dropout."""
         return any(isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0 for m in self.network.module.modules())
 
-    def _masks(self, step: int, drops: bool | None = None) -> AbstractContextManager[object]:
-        if not (self._drops if drops is None else drops):
+    def masks(self, step: int, drops: bool | None = None) -> AbstractContextManager[object]:
+        """Make dropout draw what it draws in this step.
+
+        Args:
+            step: picks the masks.
+            drops: whether there is dropout, where that is known.
+
+        Returns:
+            For a forward pass.
+        """
+        if not (self.drops if drops is None else drops):
             return nullcontext()
         return _forked(seed_for(self.seed, "dropout", step), self.split.labels.device)
 
@@ -94,7 +105,7 @@ class Objective:
         Returns:
             Shape (k, num_classes).
         """
-        with self._masks(step):
+        with self.masks(step):
             out = self.network.logits(weights, buffers, self.split.batch(indices, draws), train=train)
         return out.to(weights.dtype)
 
@@ -110,7 +121,7 @@ class Objective:
         """
         return self.split.batch(indices, draws)
 
-    def bind(self, weights: Tensor, buffers: Buffers) -> "Bound":
+    def bind(self, weights: Tensor, buffers: Buffers) -> Bound:
         """Make the gradient at one learner's weights cheap, step after step.
 
         Args:
@@ -213,74 +224,6 @@ class Objective:
             loss = self.loss(point, buffers, indices, draws=draws, count=count, train=train, step=step)
             (gradient,) = torch.autograd.grad(loss, point)
         return loss.detach(), gradient
-
-
-@dataclass(frozen=True)
-class Bound:
-    """The loss and its gradient at one learner's weights, in memory that is allocated once.
-
-    A step costs what it costs a module with an optimiser: no views are made, and nothing of the model's size but the
-    gradients of its layers, which are copied into one vector.
-
-    Attributes:
-        objective: the loss.
-        weights: flat, shape (dim,); the module's parameters are views of it.
-        module: the network.
-        parameters: of the module, in the order of the flat vector.
-        result: the newest gradient, shape (dim,).
-        drops: whether the network has dropout.
-    """
-
-    objective: Objective
-    weights: Tensor
-    module: nn.Module
-    parameters: list[nn.Parameter]
-    result: Tensor
-    drops: bool
-
-    @classmethod
-    def of(cls, objective: Objective, weights: Tensor, buffers: Buffers) -> "Bound":
-        """Bind; arguments as for `Objective.bind`.
-
-        Args:
-            objective: the loss.
-            weights: flat, shape (dim,).
-            buffers: by name.
-
-        Returns:
-            Ready for the first step.
-        """
-        module = objective.network.bind(weights, buffers)
-        parameters = [each for each in module.parameters() if each.requires_grad]
-        return cls(objective, weights, module, parameters, torch.empty_like(weights), objective._drops)
-
-    def gradient(self, indices: Tensor, inputs: Tensor, *, count: int, train: bool, step: int) -> tuple[Tensor, Tensor]:
-        """Give loss and gradient on some training points.
-
-        Args:
-            indices: the points, shape (k,).
-            inputs: these points, from `Objective.inputs`.
-            count: the number of points of the batch that these were taken from.
-            train: train mode or eval mode.
-            step: picks the dropout masks.
-
-        Returns:
-            The loss, detached, and its gradient, shape (dim,), which the next call overwrites.
-        """
-        if self.module.training != train:
-            self.module.train(train)
-        # what the penalty says of the weights themselves goes by the flat vector
-        point = self.weights.detach().requires_grad_()
-        with passes(self.objective.arithmetic, point.device):
-            with self.objective._masks(step, self.drops):
-                logits = self.module(inputs).to(point.dtype)
-            loss = self.objective.of_outputs(point, indices, logits, count)
-            *parts, direct = torch.autograd.grad(loss, [*self.parameters, point], allow_unused=True)
-        given = zip(parts, self.parameters, strict=True)
-        torch.cat([(torch.zeros_like(p) if g is None else g).reshape(-1) for g, p in given], out=self.result)
-        if direct is not None:
-            self.result.add_(direct)
-        return loss.detach(), self.result
 
 
 @contextmanager

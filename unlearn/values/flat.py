@@ -17,10 +17,13 @@ class Layout:
     Attributes:
         names: parameter names in the module's own order.
         shapes: the shape of each.
+        channels_last: names of the convolutions' weights, shape (o, i, h, w), whose entries lie in the order
+            (o, h, w, i), as a module in torch's memory format `channels_last` has them.
     """
 
     names: tuple[str, ...]
     shapes: tuple[torch.Size, ...]
+    channels_last: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, module: nn.Module) -> "Layout":
@@ -32,8 +35,9 @@ class Layout:
         Returns:
             The layout.
         """
-        named = [(name, p.shape) for name, p in module.named_parameters() if p.requires_grad]
-        return cls(tuple(name for name, _ in named), tuple(shape for _, shape in named))
+        named = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        last = {name for name, p in named.items() if p.dim() == 4 and _is_channels_last(p)}
+        return cls(tuple(named), tuple(p.shape for p in named.values()), frozenset(last))
 
     @property
     def sizes(self) -> list[int]:
@@ -54,7 +58,20 @@ class Layout:
         Returns:
             A vector of length `dim`.
         """
-        return torch.cat([tensors[name].detach().reshape(-1) for name in self.names])
+        return torch.cat(self._rows(tensors))
+
+    def flatten_into(self, tensors: Mapping[str, Tensor], out: Tensor) -> None:
+        """Copy named tensors into a vector that is there already.
+
+        Args:
+            tensors: at least the names of this layout, in its shapes.
+            out: length `dim`.
+        """
+        torch.cat(self._rows(tensors), out=out)
+
+    def _rows(self, tensors: Mapping[str, Tensor]) -> list[Tensor]:
+        found = ((name, tensors[name].detach()) for name in self.names)
+        return [(t.permute(0, 2, 3, 1) if name in self.channels_last else t).reshape(-1) for name, t in found]
 
     def views(self, vector: Tensor) -> dict[str, Tensor]:
         """Look at a flat vector as named tensors; gradients flow back to the vector.
@@ -66,8 +83,18 @@ class Layout:
             Name to view; writing to a view writes to the vector.
         """
         # one split has one backward (a concatenation); slicing each would add up dim-sized vectors
-        parts = vector.split(self.sizes)
-        return {name: part.view(shape) for name, part, shape in zip(self.names, parts, self.shapes, strict=True)}
+        parts = zip(self.names, vector.split(self.sizes), self.shapes, strict=True)
+        return {name: self._view(part, name, shape) for name, part, shape in parts}
+
+    def _view(self, part: Tensor, name: str, shape: torch.Size) -> Tensor:
+        if name not in self.channels_last:
+            return part.view(shape)
+        outer, inner, *window = shape
+        return part.view(outer, *window, inner).permute(0, 3, 1, 2)
+
+
+def _is_channels_last(tensor: Tensor) -> bool:
+    return tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
 
 
 def _pieces(vector: Tensor) -> tuple[Tensor, ...]:

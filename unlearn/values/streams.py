@@ -46,15 +46,16 @@ def seed_for(seed: int, stream: str, *keys: int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def generator(seed: int, stream: str, *keys: int) -> torch.Generator:
-    """Open one stream as a CPU generator, so that the draws are the same on every device.
+def generator(seed: int, stream: str, *keys: int, device: str | torch.device = "cpu") -> torch.Generator:
+    """Open one stream, on the CPU wherever its draws must be the same on every device.
 
     Args:
         seed: the run's seed.
         stream: one of `STREAMS`.
         keys: counters that split the stream further.
+        device: of the generator.
 
     Returns:
         A freshly seeded generator.
     """
-    return torch.Generator().manual_seed(seed_for(seed, stream, *keys))
+    return torch.Generator(device).manual_seed(seed_for(seed, stream, *keys))

@@ -1,0 +1,99 @@
+"""The loss at one learner's weights, step after step."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from unlearn.models.network import Buffers
+from unlearn.train.arithmetic import passes
+from unlearn.train.replay import Replays
+
+if TYPE_CHECKING:
+    from unlearn.train.objective import Objective
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The loss and its gradient at one learner's weights, in memory that is allocated once.
+
+    A step costs what it costs a module with an optimiser: no views are made, and nothing of the model's size but the
+    gradients of its layers, which are copied into one vector.
+
+    Attributes:
+        objective: the loss.
+        weights: flat, shape (dim,); the module's parameters are views of it.
+        module: the network.
+        parameters: of the module, in the order of the flat vector.
+        result: the newest gradient, shape (dim,).
+        drops: whether the network has dropout.
+        replays: CUDA graphs of the steps; None on a CPU and where there is dropout.
+    """
+
+    objective: "Objective"
+    weights: Tensor
+    module: nn.Module
+    parameters: list[nn.Parameter]
+    result: Tensor
+    drops: bool
+    replays: Replays | None
+
+    @classmethod
+    def of(cls, objective: "Objective", weights: Tensor, buffers: Buffers) -> "Bound":
+        """Bind.
+
+        Args:
+            objective: the loss.
+            weights: flat, shape (dim,); changed in place between steps.
+            buffers: in train mode BatchNorm updates them in place.
+
+        Returns:
+            Ready for the first step.
+        """
+        module = objective.network.bind(weights, buffers)
+        parameters = [each for each in module.parameters() if each.requires_grad]
+        drops = objective.drops
+        replays = Replays(torch.cuda.Stream(weights.device)) if weights.is_cuda and not drops else None
+        return cls(objective, weights, module, parameters, torch.empty_like(weights), drops, replays)
+
+    def gradient(self, indices: Tensor, inputs: Tensor, *, count: int, train: bool, step: int) -> tuple[Tensor, Tensor]:
+        """Give loss and gradient on some training points; on CUDA they can be read after `wait`.
+
+        Args:
+            indices: the points, shape (k,).
+            inputs: these points, from `Objective.inputs`.
+            count: the number of points of the batch that these were taken from.
+            train: train mode or eval mode.
+            step: picks the dropout masks.
+
+        Returns:
+            The loss, detached, and its gradient, shape (dim,), which the next call overwrites.
+        """
+        if self.module.training != train:
+            self.module.train(train)
+        compute = partial(self._compute, count, step)
+        if self.replays is None:
+            return compute(indices, inputs), self.result
+        return self.replays(compute, (count, train), indices, inputs), self.result
+
+    def wait(self) -> None:
+        """Let what follows see the last gradient."""
+        if self.replays is not None:
+            torch.cuda.current_stream(self.weights.device).wait_stream(self.replays.stream)
+
+    def _compute(self, count: int, step: int, indices: Tensor, inputs: Tensor) -> Tensor:
+        # what the penalty says of the weights themselves goes by the flat vector
+        point = self.weights.detach().requires_grad_()
+        with passes(self.objective.arithmetic, point.device):
+            with self.objective.masks(step, self.drops):
+                logits = self.module(inputs).to(point.dtype)
+            loss = self.objective.of_outputs(point, indices, logits, count)
+            *parts, direct = torch.autograd.grad(loss, [*self.parameters, point], allow_unused=True)
+        layout = self.objective.network.layout
+        given = zip(layout.names, parts, self.parameters, strict=True)
+        layout.flatten_into({n: torch.zeros_like(p) if g is None else g for n, g, p in given}, self.result)
+        if direct is not None:
+            self.result.add_(direct)
+        return loss.detach()
