@@ -22,6 +22,7 @@ LAYERS = [nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 6, 2, padding=1), nn.BatchNor
 
 
 def trained(forget, unit, arithmetic):
+    torch.manual_seed(0)
     module = nn.Sequential(*LAYERS, nn.Linear(54, 3))
     objective = classifier(module=module, penalty=SDPenalty("sd", 2.0, "none"), arithmetic=arithmetic)
     network = Network.of(objective.network.module.float().to(CUDA))
