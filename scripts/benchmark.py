@@ -22,14 +22,17 @@ from bench.floor import against_floor
 from bench.reference import check, pyhessian_in
 from bench.sigma import one_sigma
 from bench.step import Checkout, compare
+from bench.throughput import throughput
 from bench.tracking import growth, needed, products
 from bench.worlds import World, digits, images, images_at
 from joblib import cpu_count
 
+from unlearn.train.arithmetic import ARITHMETICS
 from unlearn.values.errors import UserError, at_least, choice
 
 PARTS = ("step", "sigma", "floor", "products", "growth")  # those that run unasked
-MORE_PARTS = (*PARTS, "needed")
+MORE_PARTS = (*PARTS, "needed", "throughput")
+LARGE_BATCH = 128  # beside --batch, in the part throughput
 SGD = ("optimizer.momentum=0", "optimizer.weight_decay=0")
 MOMENTUM = ("optimizer.momentum=0.9", "optimizer.weight_decay=5e-4")
 # Hessian samples, measured steps, rounds of what is timed in turn, consecutive steps for the products and their samples
@@ -49,12 +52,14 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--truths", type=int, default=1, help="how many of them are checked by a tight Lanczos")
     parser.add_argument("--lr", type=float, default=0.01)
     parser.add_argument("--data", default="synthetic", help="folder with cifar-10-batches-py, or synthetic")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, help="CPU threads of large networks; default: every core")
     parser.add_argument("--parts", nargs="*", default=list(PARTS), help=f"of {', '.join(MORE_PARTS)}")
     parser.add_argument("--overrides", nargs="*", default=[], help="of the config, such as pretraining.epochs=1")
     parser.add_argument("--markdown", action="store_true", help="also write the tables to OUT/bench.md")
     parser.add_argument("--out", type=Path, default=Path("outputs/bench"))
     asked = parser.parse_args(given)
+    choice("--device", asked.device, ("cpu", "cuda"))
     choice("--config", asked.config, tuple(CONFIGS))
     for part in asked.parts:
         choice("--parts", part, MORE_PARTS)
@@ -76,13 +81,14 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
 def worlds(asked: argparse.Namespace, folder: Path) -> tuple[World, list[World]]:
     """Give the network that is compared, and the small ones beside it."""
     more = tuple(asked.overrides)
-    small = [digits("cnn", *more), digits("mlp", *more)]
+    device = asked.device
+    small = [digits("cnn", *more, device=device), digits("mlp", *more, device=device)]
     if asked.model != "resnet18":
-        own = digits(asked.model, f"training.batch_size={asked.batch}", *more)
+        own = digits(asked.model, f"training.batch_size={asked.batch}", *more, device=device)
         return own, [own] if asked.config == "tiny" else [own, *(world for world in small if world.name != own.name)]
     size = max(asked.samples, asked.batch * (asked.steps + 1))
     root = images_at(asked.data, folder / "images", size)
-    return images("resnet18", root, size, asked.batch, asked.threads, *more), small
+    return images("resnet18", root, size, asked.batch, asked.threads, *more, device=device), small
 
 
 def measure(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -92,6 +98,7 @@ def measure(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {
         "machine": {
             "cores": cpu_count(),
+            "device": torch.cuda.get_device_name() if asked.device == "cuda" else "cpu",
             "torch": torch.__version__,
             "python": sys.version.split()[0],
             "load": os.getloadavg()[0],
@@ -110,7 +117,9 @@ def measure(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
             for more in (SGD, MOMENTUM)
         ]
     if "products" in given:
-        runs = [(world, asked.row_samples) for world in small] + ([(main, 32)] if asked.config == "full" else [])
+        runs = [(world, asked.row_samples) for world in small]
+        if asked.config == "full":
+            runs.append((main, asked.samples if asked.device == "cuda" else 32))
         found["products"] = [
             products(world, asked.row, folder / f"{world.name} {more[0]}", 5, lr, f"measure.hessian_samples={n}", *more)
             for world, n in runs
@@ -118,6 +127,12 @@ def measure(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
         ]
     if "growth" in given:
         found["growth"] = [growth(small[0], 2 * asked.row, folder / "growth", lr)]
+    if "throughput" in given:
+        found["throughput"] = [
+            throughput(main, asked.rounds * 2, arithmetic, f"training.batch_size={batch}", lr)
+            for batch in dict.fromkeys((asked.batch, LARGE_BATCH))
+            for arithmetic in (ARITHMETICS if asked.device == "cuda" else ARITHMETICS[:1])
+        ]
     if "needed" in given:
         found["needed"] = [needed(main, asked.steps, lr, f"measure.hessian_samples={asked.samples}", *SGD)]
     return found

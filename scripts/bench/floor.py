@@ -11,16 +11,26 @@ from torch import Tensor, nn
 from bench.ours import ready
 from bench.worlds import World
 from unlearn.pipeline.prepare import Prepared
+from unlearn.train.arithmetic import passes
 from unlearn.train.learner import Learner
 from unlearn.train.loop import train
+
+WARM = 4  # steps before the clock starts
+
+
+def wait(device: torch.device) -> None:
+    """Let a GPU end what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 class Plain:
     """M and M' as two modules with an optimiser each; the inputs are prepared before the clock starts."""
 
     def __init__(self, prepared: Prepared) -> None:
+        self.arithmetic, self.device = prepared.config.arithmetic, prepared.device
         split, settings = prepared.data.train, prepared.config.optimizer
-        self.inputs, self.labels = split.batch(torch.arange(len(split))), split.labels
+        self.inputs, self.labels = split.batch(torch.arange(len(split), device=self.device)), split.labels
         self.batches = prepared.recorded.schedule.batches()
         self.networks = [copy.deepcopy(prepared.network.module).train() for _ in range(2)]
         self.optimizers = [
@@ -36,7 +46,10 @@ class Plain:
         for network, optimizer, points in zip(self.networks, self.optimizers, (batch.indices, batch.kept), strict=True):
             if len(points):
                 optimizer.zero_grad()
-                F.cross_entropy(network(self.inputs[points]), self.labels[points]).backward()
+                points = points.to(self.device)
+                with passes(self.arithmetic, self.device):
+                    loss = F.cross_entropy(network(self.inputs[points]).float(), self.labels[points])
+                loss.backward()
                 optimizer.step()
 
 
@@ -48,23 +61,28 @@ def flat(network: nn.Module) -> Tensor:
 def against_floor(world: World, rounds: int, block: int, *more: str) -> dict[str, Any]:
     """Take turns, a block of steps each, and compare seconds and weights."""
     steps = rounds * block
-    prepared = ready(world, steps + 1, *more)
+    prepared = ready(world, steps + WARM, *more)
     plain = Plain(prepared)
     learners = [Learner.fresh(prepared.network, prepared.device) for _ in range(2)]
-    ours = train(prepared.recorded, learners[:1], learners[1:])
+    every = 50 if prepared.device.type == "cuda" else 1  # as the pipeline looks at losses
+    ours = train(prepared.recorded, learners[:1], learners[1:], check_every=every)
     seconds: dict[str, list[float]] = {"ours": [], "plain": []}
-    plain.step()  # allocators and kernels warm up
-    next(ours)
+    for _ in range(WARM):  # allocators and kernels warm up, and CUDA graphs are captured
+        plain.step()
+        next(ours)
     for _ in range(rounds):
         for name, advance in (("ours", lambda: next(ours)), ("plain", plain.step)):
+            wait(prepared.device)
             start = time.perf_counter()
             for _ in range(block):
                 advance()
+            wait(prepared.device)
             seconds[name].append((time.perf_counter() - start) / block)
     theirs = [flat(network) for network in plain.networks]
     return {
         "world": world.name,
         "momentum": prepared.config.optimizer.momentum,
+        "batch": prepared.config.training.batch_size,
         "threads": world.threads,
         "steps": steps,
         "seconds": seconds,

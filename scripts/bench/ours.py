@@ -14,6 +14,7 @@ from unlearn.curvature.estimators import Lanczos
 from unlearn.models.network import clone
 from unlearn.pipeline.measure import Measurer, judge
 from unlearn.pipeline.prepare import Prepared, prepare
+from unlearn.pipeline.run import settle
 from unlearn.pipeline.stopwatch import Stopwatch
 from unlearn.train.hessian import hessian_at
 from unlearn.train.learner import Learner
@@ -26,9 +27,10 @@ TAG = "bench: "  # of the lines that the parent reads
 
 def ready(world: World, steps: int, *more: str) -> Prepared:
     """Prepare a run of so many steps on the world's threads."""
-    torch.set_num_threads(world.threads)
     # an epoch has a step at least
-    return prepare(world.config(*more, f"training.epochs={steps}", f"training.max_steps={steps}"))
+    prepared = prepare(world.config(*more, f"training.epochs={steps}", f"training.max_steps={steps}"))
+    settle(prepared)
+    return prepared
 
 
 def measured(prepared: Prepared, states: Path | None = None) -> Iterator[dict[str, Any]]:
@@ -41,7 +43,8 @@ def measured(prepared: Prepared, states: Path | None = None) -> Iterator[dict[st
         )
     trained = Trained(prepared.recorded, original, retrained, recording, prepared.config.seed)
     measurer = Measurer(prepared, seconds)
-    steps = train(prepared.recorded, [original], [retrained])
+    every = 50 if prepared.device.type == "cuda" else 1  # as the pipeline looks at losses
+    steps = train(prepared.recorded, [original], [retrained], check_every=every)
     while True:
         before = dict(seconds.seconds)
         with seconds("train"):
@@ -74,8 +77,15 @@ def measured(prepared: Prepared, states: Path | None = None) -> Iterator[dict[st
             "parts": parts,
             "seconds": sum(parts.values()),
             "once": seconds.seconds["once"],
-            "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            "peak_mb": peak_mb(prepared.device),
         }
+
+
+def peak_mb(device: torch.device) -> float:
+    """Give the most memory that was in use so far, of the device that computes."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def tight(prepared: Prepared, at: Learner) -> float:

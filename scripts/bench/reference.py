@@ -1,13 +1,12 @@
 """The authors' measured steps, one at a time: their script as it is, in a process of its own.
 
-`python -m bench.reference JOB` runs `Unlearning/correlation_verification.py` of a checkout on a CPU, on our data and
-our w_0. Nothing of their code is kept here. Lines that only note the time are put between lines of their script; the
-data set, the device and the number of Hessian samples are given to it from outside.
+`python -m bench.reference JOB` runs `Unlearning/correlation_verification.py` of a checkout on our data and our w_0.
+Nothing of their code is kept here. Lines that only note the time are put between lines of their script; the data set,
+the device and the number of Hessian samples are given to it from outside.
 """
 
 import importlib
 import json
-import resource
 import sys
 import time
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 import torch
 import torchvision
 
-from bench.ours import TAG
+from bench.ours import TAG, peak_mb
 from unlearn.values.errors import UserError
 
 SCRIPT = "Unlearning/correlation_verification.py"
@@ -75,7 +74,8 @@ class Finished(Exception):
 class Watch:
     """Notes the time at each mark and reports at the end of a step."""
 
-    def __init__(self, steps: int) -> None:
+    def __init__(self, steps: int, device: torch.device) -> None:
+        self.device = device
         self.steps, self.taken, self.products, self.eigenvalue = steps, 0, 0, float("nan")
         self.found: dict[str, Any] = {}
         self.parts: dict[str, float] = {}
@@ -85,6 +85,8 @@ class Watch:
 
     def __call__(self, name: str | None) -> None:
         """Begin a section; None ends the step."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
         now = time.perf_counter()
         if self.section is not None:
             self.parts[self.section] = self.parts.get(self.section, 0.0) + now - self.since
@@ -107,7 +109,7 @@ class Watch:
             "parts": self.parts,
             "seconds": sum(self.parts.values()),
             "once": self.once,
-            "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            "peak_mb": peak_mb(self.device),
         }
         print(TAG + json.dumps(row), flush=True)
         self.parts, self.products = {}, 0
@@ -129,8 +131,8 @@ def images(path: str) -> type:
     return Images
 
 
-def on_cpu(watch: Watch) -> None:
-    """Make PyHessian compute on the CPU and count its products."""
+def followed(watch: Watch) -> None:
+    """Count PyHessian's products, and make it compute on the CPU where CUDA is not asked for."""
     package = importlib.import_module("PyHessian.pyhessian")
     theirs: type = package.hessian
     module = sys.modules[theirs.__module__]
@@ -140,9 +142,9 @@ def on_cpu(watch: Watch) -> None:
         watch.products += 1
         return product(*arguments)
 
-    class OnCpu(theirs):
+    class Followed(theirs):
         def __init__(self, *arguments: object, **options: object) -> None:
-            super().__init__(*arguments, **{**options, "cuda": False})
+            super().__init__(*arguments, **{**options, "cuda": watch.device.type == "cuda"})
 
         def eigenvalues(self, *arguments: object, **options: object) -> object:
             values, vectors = super().eigenvalues(*arguments, **options)
@@ -150,7 +152,7 @@ def on_cpu(watch: Watch) -> None:
             return values, vectors
 
     vars(module)["hessian_vector_product"] = counted
-    vars(package)["hessian"] = OnCpu
+    vars(package)["hessian"] = Followed
 
 
 def main() -> None:
@@ -165,12 +167,15 @@ def main() -> None:
     given = torch.load(job["start"], weights_only=True)  # by order: the names differ
     folder = here / "Final_pretrained_models"
     folder.mkdir()
-    torch.save({"net": dict(zip(network, given.values(), strict=True))}, folder / "resnet_cifar10_regular_32_10.pth")
-    watch = Watch(job["steps"])
+    device = torch.device(job["device"])
+    names = [f"module.{name}" if device.type == "cuda" else name for name in network]  # there they use DataParallel
+    torch.save({"net": dict(zip(names, given.values(), strict=True))}, folder / "resnet_cifar10_regular_32_10.pth")
+    watch = Watch(job["steps"], device)
     vars(torchvision.datasets)["CIFAR10"] = images(job["images"])
-    torch.cuda.is_available = lambda: False
-    torch.Tensor.cuda = lambda self, *_, **__: self  # type: ignore[method-assign]
-    on_cpu(watch)
+    if device.type == "cpu":
+        torch.cuda.is_available = lambda: False
+        torch.Tensor.cuda = lambda self, *_, **__: self  # type: ignore[method-assign]
+    followed(watch)
     sys.argv = [SCRIPT, f"--lr={job['lr']}", f"--finetune_batch_size={job['batch']}", "--unlearn_batch=0"]
     sys.argv.append(f"--finetune_epochs={job['steps']}")
     text = marked((reference / SCRIPT).read_text(), str(reference))

@@ -51,6 +51,7 @@ def sheets(found: dict[str, Any]) -> list[Sheet]:
         "products": _products,
         "growth": _growth,
         "needed": _needed,
+        "throughput": _throughput,
     }
     return [sheet for name, maker in makers.items() if name in found for sheet in maker(found[name])]
 
@@ -70,10 +71,10 @@ def _step(found: dict[str, Any]) -> list[Sheet]:
     for key, label in (("products", "products a sigma"), ("once", "before the first step, s")):
         values = {name: [row[key] for row in rows[name]][: 1 if key == "once" else None] for name in names}
         lines.append((label, *(spread(values[name]) for name in names), *([""] if both else [])))
-    lines.append(("peak memory, GB", *(f"{rows[name][-1]['rss_mb'] / 1024:.2f}" for name in names), *[""] * both))
+    lines.append(("peak memory, GB", *(f"{rows[name][-1]['peak_mb'] / 1024:.2f}" for name in names), *[""] * both))
     title = (
         f"Measured step: {found['world']}, batch {found['batch']}, {found['samples']} Hessian samples, "
-        f"lr {found['lr']}, {n} steps, {found['threads']} threads; median [least, most]"
+        f"lr {found['lr']}, {n} steps, {found['threads']} threads, {found['device']}; median [least, most]"
     )
     equal = [(name, f"{value:.1e}") for name, value in found["equal"].items()]
     head = ("", *names, *(["reference / ours"] if both else []))
@@ -103,6 +104,34 @@ def _floor(found: list[dict[str, Any]]) -> list[Sheet]:
         lines.append((name, *milli, ratio(ours, plain), f"{each['weights_differ']:.1e}"))
     head = ("", "ours, ms", "plain, ms", "ours / plain", "weights differ by")
     return [Sheet("A step of M and M' that is not measured, against two plain torch steps", head, lines)]
+
+
+def _throughput(found: list[dict[str, Any]]) -> list[Sheet]:
+    lines = []
+    for each in found:
+        ours, plain, images = each["seconds"]["ours"], each["seconds"]["plain"], 2 * each["batch"]
+        share = each["operations"] / median(ours) / each["matrix_rate"]
+        lines.append(
+            (
+                f"{each['world']}, batch {each['batch']}, {each['arithmetic']}",
+                spread([images / value for value in ours], "{:.0f}"),
+                spread([images / value for value in plain], "{:.0f}"),
+                ratio(plain, ours),
+                f"{each['operations'] / median(ours) / 1e12:.3g}",
+                f"{each['matrix_rate'] / 1e12:.3g}",
+                f"{100 * share:.1f}",
+            )
+        )
+    head = (
+        "",
+        "ours, images/s",
+        "plain loop, images/s",
+        "ours / plain",
+        "TFLOP/s",
+        "matrix product, TFLOP/s",
+        "share, %",
+    )
+    return [Sheet("M and M' trained in step: images a second through both", head, lines)]
 
 
 def _products(found: list[dict[str, Any]]) -> list[Sheet]:
@@ -137,7 +166,7 @@ def _needed(found: list[dict[str, Any]]) -> list[Sheet]:
 def _growth(found: list[dict[str, Any]]) -> list[Sheet]:
     lines = []
     for each in found:
-        rss, half = each["rss_mb"], each["steps"] // 2
+        rss, half = each["peak_mb"], each["steps"] // 2
         ends = (f"{rss[half - 1] / 1024:.3f}", f"{rss[-1] / 1024:.3f}")
         lines.append((each["world"], str(each["steps"]), f"{each['second_half_over_first']:.2f}", *ends))
     head = ("", "measured steps", "seconds, second half / first", "peak GB by half", "peak GB by the end")

@@ -86,7 +86,8 @@ def one_sigma(world: World, steps: int, samples: int, rounds: int, *more: str) -
     lanczos = Lanczos("lanczos", TOLERANCE, 100)
 
     def probe(seed: int) -> Tensor:
-        return torch.randn(len(at.weights), generator=torch.Generator().manual_seed(seed), dtype=at.weights.dtype)
+        stream = torch.Generator().manual_seed(seed)
+        return torch.randn(len(at.weights), generator=stream, dtype=at.weights.dtype).to(at.weights.device)
 
     yesterday = lanczos(hessian_at(objective, before, sample), probe(3))
 

@@ -35,7 +35,8 @@ class Child:
     """A process that takes one measured step whenever it is asked."""
 
     def __init__(self, module: str, job: dict[str, Any], folder: Path, threads: int) -> None:
-        path = os.pathsep.join([str(SCRIPTS.parent), str(SCRIPTS)])
+        given = [folder for folder in [os.environ.get("PYTHONPATH")] if folder]
+        path = os.pathsep.join([str(SCRIPTS.parent), str(SCRIPTS), *given])
         environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(threads)}
         environment["OMP_WAIT_POLICY"] = "PASSIVE"
         folder.mkdir(parents=True)
@@ -94,8 +95,9 @@ def compare(
     overrides = [*REFERENCE, f"measure.hessian_samples={samples}", f"optimizer.lr={lr}"]
     prepared = ready(world, steps, *overrides)
     train, network = prepared.data.train, prepared.network
-    torch.save(network.module.state_dict(), folder / "start.pt")
-    torch.save({"inputs": train.batch(torch.arange(len(train))), "labels": train.labels}, folder / "images.pt")
+    torch.save({name: value.cpu() for name, value in network.module.state_dict().items()}, folder / "start.pt")
+    inputs = train.batch(torch.arange(len(train)))
+    torch.save({"inputs": inputs.cpu(), "labels": train.labels.cpu()}, folder / "images.pt")
     states = folder / "states"
     states.mkdir()
     overrides.append(f"model.weights={folder / 'start.pt'}")
@@ -107,7 +109,10 @@ def compare(
         }
         job |= {"start": str(folder / "start.pt"), "images": str(folder / "images.pt"), "lr": lr, "samples": samples}
         batch = prepared.config.training.batch_size
-        jobs["reference"] = ("reference", {**job, "batch": batch, "steps": steps, "threads": world.threads})
+        jobs["reference"] = (
+            "reference",
+            {**job, "batch": batch, "steps": steps, "threads": world.threads, "device": world.device},
+        )
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in jobs}
     children = {name: Child(module, job, folder / name, world.threads) for name, (module, job) in jobs.items()}
     try:
@@ -125,6 +130,7 @@ def compare(
         "samples": samples,
         "lr": lr,
         "threads": world.threads,
+        "device": torch.cuda.get_device_name() if world.device == "cuda" else "cpu",
         "rows": rows,
         "exact_sigma": exact,
         "equal": equalities(rows, exact),

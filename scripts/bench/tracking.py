@@ -47,7 +47,7 @@ def growth(world: World, steps: int, folder: Path, *more: str) -> dict[str, Any]
         "world": world.name,
         "steps": steps,
         "seconds": [row["seconds"] for row in rows],
-        "rss_mb": [row["rss_mb"] for row in rows],
+        "peak_mb": [row["peak_mb"] for row in rows],
         "second_half_over_first": sum(r["seconds"] for r in rows[half:]) / sum(r["seconds"] for r in rows[:half]),
     }
 

@@ -13,7 +13,7 @@ from unlearn.pipeline.config import register
 from unlearn.values.errors import UserError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-COMMON = ("pretraining.epochs=0", "logger.mode=disabled", "figures=false", "device=cpu", "measure.krylov=0")
+COMMON = ("pretraining.epochs=0", "logger.mode=disabled", "figures=false", "measure.krylov=0")
 # what the reference code does, but for sigma, which is ours: Lanczos, started from the step before
 REFERENCE = (
     "conventions=faithful",
@@ -32,26 +32,29 @@ class World:
         name: for the tables.
         overrides: of the config.
         threads: CPU threads.
+        device: where it runs, as the config has it.
     """
 
     name: str
     overrides: tuple[str, ...]
     threads: int
+    device: str = "cpu"
 
     def config(self, *more: str) -> DictConfig:
         """Compose its config."""
         register()
         GlobalHydra.instance().clear()  # a test may have left one
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            return compose("config", [*COMMON, *self.overrides, *more])
+            settings = [f"device={self.device}", f"threads={self.threads}"]
+            return compose("config", [*COMMON, *settings, *self.overrides, *more])
 
 
-def digits(model: str, *more: str) -> World:
+def digits(model: str, *more: str, device: str = "cpu") -> World:
     """Give a small network on the embedded digits; it is quickest on one thread."""
-    return World(f"digits {model}", ("dataset=digits", "dataset.augmentation=none", f"model={model}", *more), 1)
+    return World(f"digits {model}", ("dataset=digits", "dataset.augmentation=none", f"model={model}", *more), 1, device)
 
 
-def images(model: str, root: str, size: int, batch: int, threads: int, *more: str) -> World:
+def images(model: str, root: str, size: int, batch: int, threads: int, *more: str, device: str = "cpu") -> World:
     """Give a large network on images in CIFAR-10's layout."""
     return World(
         model,
@@ -67,6 +70,7 @@ def images(model: str, root: str, size: int, batch: int, threads: int, *more: st
             *more,
         ),
         threads,
+        device,
     )
 
 

@@ -12,6 +12,7 @@ from bench import reference, report
 from bench.floor import against_floor
 from bench.ours import last_two, measured, ready, tight
 from bench.sigma import one_sigma
+from bench.throughput import throughput
 from bench.tracking import growth, needed
 from bench.worlds import REFERENCE, digits
 
@@ -51,6 +52,17 @@ def test_every_way_finds_the_same_sigma():
         assert way["error"] < (2e-2 if loose else 1e-3), name
         assert way["products"] >= 1
     assert found["ways"]["ours, warm Lanczos"]["products"] < found["ways"]["ours, cold Lanczos"]["products"]
+
+
+def test_operations_are_those_of_the_layers_and_the_share_follows_from_them():
+    linear = digits("linear", "dataset.train_size=96", "training.batch_size=32", "measure.hessian_samples=32")
+    found = throughput(linear, 2, "float32")
+    # 64 x 10 weights: 2 operations a weight and point forth, as many back; the inputs need no gradient; M and M'
+    assert found["operations"] == 2 * (2 * 2 * 64 * 10 * 32)
+    assert found["matrix_rate"] > 0
+    text = report.markdown({"throughput": [found]})
+    share = 100 * found["operations"] / median(found["seconds"]["ours"]) / found["matrix_rate"]
+    assert f"{share:.1f}" in text
 
 
 def test_parts_of_a_measured_step_add_up():
@@ -93,7 +105,7 @@ def test_growth_leaves_the_cold_first_step_out(tmp_path, monkeypatch):
         def __exit__(self, *_): ...
 
         def step(self):
-            return {"seconds": next(seconds), "rss_mb": 5.0}
+            return {"seconds": next(seconds), "peak_mb": 5.0}
 
     monkeypatch.setattr("bench.tracking.Child", Child)
     found = growth(CNN, 4, tmp_path)
@@ -129,7 +141,7 @@ def test_marks_stand_before_their_lines_and_leave_the_rest_alone():
 
 
 def test_a_watch_takes_each_moment_once(monkeypatch, capsys):
-    watch = reference.Watch(1)
+    watch = reference.Watch(1, torch.device("cpu"))
     watch.found = {"delta_weights": 2.0, "verification_error": 0.5}
     watch.eigenvalue = -3.0
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n\n"))
