@@ -91,7 +91,7 @@ def images_at(data: str, folder: Path, size: int) -> str:
     if data != "synthetic":
         if not (Path(data) / "cifar-10-batches-py").is_dir():
             raise UserError(f"--data={data}: holds no folder cifar-10-batches-py; give one that does, or synthetic")
-        return data
+        return str(Path(data).resolve())  # the processes of the part step run in folders of their own
     root = folder / "cifar-10-batches-py"
     root.mkdir(parents=True)
     stream = np.random.default_rng(0)

@@ -51,11 +51,15 @@ def test_everything_is_as_before_afterwards():
 
 
 def test_what_there_is_not_is_refused():
-    check_arithmetic("bf16", CPU)
+    check_arithmetic("arithmetic", "bf16", CPU)
     with pytest.raises(UserError, match="arithmetic=fp16: choose one of float32, tf32, bf16"):
-        check_arithmetic("fp16", CPU)
-    with pytest.raises(UserError, match="arithmetic=tf32: needs a CUDA device"):
-        check_arithmetic("tf32", CPU)
+        check_arithmetic("arithmetic", "fp16", CPU)
+    with pytest.raises(UserError, match=r"^arithmetic=tf32: needs a CUDA device.*; choose float32 or bf16"):
+        check_arithmetic("arithmetic", "tf32", CPU)
+    with pytest.raises(UserError, match=r"measure.arithmetic=bf16: choose one of float32, tf32"):
+        check_arithmetic("measure.arithmetic", "bf16", CPU, ("float32", "tf32"))
+    with pytest.raises(UserError, match=r"measure.arithmetic=tf32: needs a CUDA device.*; choose float32$"):
+        check_arithmetic("measure.arithmetic", "tf32", CPU, ("float32", "tf32"))
 
 
 @pytest.mark.gpu

@@ -14,6 +14,7 @@ from unlearn.metrics import weight_space
 from unlearn.pipeline.forecast import Forecast, forecast
 from unlearn.pipeline.prepare import Prepared
 from unlearn.pipeline.stopwatch import Stopwatch
+from unlearn.train.arithmetic import passes
 from unlearn.train.hessian import hessian_at
 from unlearn.train.learner import Learner
 from unlearn.train.loop import Step
@@ -111,7 +112,8 @@ class Measurer:
         # drawn where it is used: sigma does not hang on it, and a CPU would take longer to draw it than CUDA to use it
         stream = generator(prepared.config.seed, "probe", step, device=weights.device)
         probe = torch.randn(len(weights), generator=stream, dtype=weights.dtype, device=weights.device)
-        extreme = prepared.tracker(hessian_at(prepared.recorded.objective, original, prepared.sample), probe)
+        with passes(prepared.config.measure.arithmetic, weights.device):
+            extreme = prepared.tracker(hessian_at(prepared.recorded.objective, original, prepared.sample), probe)
         return weight_space.sigma_of(extreme.value, prepared.config.measure.sigma), extreme.products
 
     def _forecast(self, trained: Trained) -> Forecast | None:

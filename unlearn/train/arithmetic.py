@@ -1,4 +1,4 @@
-"""The arithmetic of the passes that train. Curvature, errors, methods and accuracies are always float32."""
+"""The arithmetic of the passes that train, and of the products of sigma. All else is always float32."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,20 +10,23 @@ from unlearn.values.errors import UserError, choice
 ARITHMETICS = ("float32", "tf32", "bf16")
 
 
-def check_arithmetic(name: str, device: torch.device) -> None:
+def check_arithmetic(key: str, name: str, device: torch.device, known: tuple[str, ...] = ARITHMETICS) -> None:
     """Refuse what there is not, or not on this device.
 
     Args:
+        key: of the setting, for the message.
         name: `float32`; `tf32`, float32 numbers multiplied with 10 bits of mantissa (CUDA); `bf16`, convolutions and
             matrix products in bfloat16, weights and updates in float32.
-        device: where training runs.
+        device: where it is to be used.
+        known: what there is to choose from.
 
     Raises:
         UserError: the name is unknown, or the device has no TF32.
     """
-    choice("arithmetic", name, ARITHMETICS)
+    choice(key, name, known)
     if name == "tf32" and device.type != "cuda":
-        raise UserError(f"arithmetic=tf32: needs a CUDA device, and this run is on {device}; choose float32 or bf16")
+        rest = " or ".join(each for each in known if each != name)
+        raise UserError(f"{key}=tf32: needs a CUDA device, and this run is on {device}; choose {rest}")
 
 
 @contextmanager
