@@ -34,11 +34,11 @@ class Quadratic:
     def inputs(self, indices, draws):
         return None
 
-    def bind(self, weights, buffers):
+    def bind(self, weights, buffers, **_):
         def gradient(indices, inputs, **options):
             return self.gradient(weights, buffers, indices, **options)
 
-        return SimpleNamespace(gradient=gradient, wait=lambda: None)
+        return SimpleNamespace(weights=weights, gradient=gradient, wait=lambda: None)
 
     def gradient(self, weights, buffers, indices, *, draws=None, count=None, train=True, step=0, as_trained=False):
         gradient = self.a @ weights - self.b[indices].mean(dim=0)

@@ -29,7 +29,7 @@ class Bound:
         parameters: of the module, in the order of the flat vector.
         result: the newest gradient, shape (dim,).
         drops: whether the network has dropout.
-        replays: CUDA graphs of the steps; None on a CPU and where there is dropout.
+        replays: CUDA graphs of the steps; None where they do not pay, or cannot be.
     """
 
     objective: "Objective"
@@ -41,13 +41,14 @@ class Bound:
     replays: Replays | None
 
     @classmethod
-    def of(cls, objective: "Objective", weights: Tensor, buffers: Buffers) -> "Bound":
+    def of(cls, objective: "Objective", weights: Tensor, buffers: Buffers, replay: bool) -> "Bound":
         """Bind.
 
         Args:
             objective: the loss.
             weights: flat, shape (dim,); changed in place between steps.
             buffers: in train mode BatchNorm updates them in place.
+            replay: on CUDA as graphs, unless there is dropout.
 
         Returns:
             Ready for the first step.
@@ -55,7 +56,8 @@ class Bound:
         module = objective.network.bind(weights, buffers)
         parameters = [each for each in module.parameters() if each.requires_grad]
         drops = objective.drops
-        replays = Replays(torch.cuda.Stream(weights.device)) if weights.is_cuda and not drops else None
+        replay = replay and weights.is_cuda and not drops
+        replays = Replays(torch.cuda.Stream(weights.device)) if replay else None
         return cls(objective, weights, module, parameters, torch.empty_like(weights), drops, replays)
 
     def gradient(self, indices: Tensor, inputs: Tensor, *, count: int, train: bool, step: int) -> tuple[Tensor, Tensor]:

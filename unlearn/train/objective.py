@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -121,17 +121,18 @@ class Objective:
         """
         return self.split.batch(indices, draws)
 
-    def bind(self, weights: Tensor, buffers: Buffers) -> Bound:
+    def bind(self, weights: Tensor, buffers: Buffers, *, as_trained: bool = True) -> Bound:
         """Make the gradient at one learner's weights cheap, step after step.
 
         Args:
             weights: flat, shape (dim,); changed in place between steps.
             buffers: in train mode BatchNorm updates them in place.
+            as_trained: in the arithmetic of training, and on CUDA as graphs, which only many steps pay back.
 
         Returns:
             The same loss and gradient as `gradient`.
         """
-        return Bound.of(self, weights, buffers)
+        return Bound.of(self if as_trained else replace(self, arithmetic="float32"), weights, buffers, as_trained)
 
     def on_data(self, indices: Tensor, logits: Tensor) -> Tensor:
         """Give the part of the loss that depends on the data: cross-entropy and penalty of the logits.

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from unlearn.curvature.operator import Halves, Operator, Quotient
-from unlearn.data.augmentation import Draws
 from unlearn.models.network import clone
+from unlearn.train.bound import Bound
 from unlearn.train.learner import Learner
 from unlearn.train.loop import Recipe
 from unlearn.values.flat import norm
@@ -35,13 +35,17 @@ def quotient_on_path(recipe: Recipe, before: Tensor, now: Learner, steps: range,
     """
     length = quotient_length(push, now.weights)
     batches = batches_on_path(recipe, steps, most)
+    # in train mode running statistics do not enter, in eval mode they do not change
+    bound = recipe.objective.bind(torch.empty_like(before), clone(now.buffers), as_trained=False)
     parts: list[tuple[float, Callable[[Tensor], Tensor]]] = []
     epoch, draws = -1, None
     for batch in batches:
         if batch.epoch != epoch:
             epoch, draws = batch.epoch, recipe.objective.draws(batch.epoch)
         share = (batch.step - steps.start) / len(steps)
-        parts.append((1 / len(batches), partial(_gradient, recipe, before, now, batch, draws, share)))
+        points = batch.kept.to(before.device)
+        inputs = recipe.objective.inputs(points, draws)
+        parts.append((1 / len(batches), partial(_gradient, bound, before, now, batch, points, inputs, share)))
     if len(parts) < 2:
         return Quotient(len(push), parts, length)
     halves = [[(1 / len(half), gradient) for _, gradient in half] for half in (parts[::2], parts[1::2])]
@@ -50,18 +54,17 @@ def quotient_on_path(recipe: Recipe, before: Tensor, now: Learner, steps: range,
 
 
 def _gradient(
-    recipe: Recipe, before: Tensor, now: Learner, batch: Batch, draws: Draws | None, share: float, displacement: Tensor
+    bound: Bound,
+    before: Tensor,
+    now: Learner,
+    batch: Batch,
+    points: Tensor,
+    inputs: Tensor,
+    share: float,
+    displacement: Tensor,
 ) -> Tensor:
-    weights = torch.lerp(before, now.weights, share).add_(displacement)
-    _, gradient = recipe.objective.gradient(
-        weights,
-        clone(now.buffers),
-        batch.kept.to(weights.device),
-        draws=draws,
-        count=len(batch.indices),
-        train=now.train_mode,
-        step=batch.step,
-    )
+    torch.lerp(before, now.weights, share, out=bound.weights).add_(displacement)
+    _, gradient = bound.gradient(points, inputs, count=len(batch.indices), train=now.train_mode, step=batch.step)
     return gradient
 
 
