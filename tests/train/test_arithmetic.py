@@ -6,7 +6,7 @@ import torch
 from tests.worlds import classifier
 from unlearn.data.split import Split
 from unlearn.models.network import Network
-from unlearn.train.arithmetic import check_arithmetic, passes
+from unlearn.train.arithmetic import check_arithmetic, memory_format, passes
 from unlearn.values.errors import UserError
 
 CPU = torch.device("cpu")
@@ -48,6 +48,12 @@ def test_everything_is_as_before_afterwards():
         assert torch.backends.cudnn.allow_tf32
         raise ValueError("inside")
     assert before == (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
+
+
+def test_tensor_cores_get_channels_last():
+    cuda = torch.device("cuda")
+    found = [memory_format(*given) for given in (("float32", cuda), ("tf32", cuda), ("bf16", cuda), ("bf16", CPU))]
+    assert found == [torch.preserve_format, torch.channels_last, torch.channels_last, torch.preserve_format]
 
 
 def test_what_there_is_not_is_refused():

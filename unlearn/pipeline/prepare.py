@@ -16,7 +16,7 @@ from unlearn.models.network import Network
 from unlearn.pipeline.build import build
 from unlearn.pipeline.config import Config, Store
 from unlearn.pipeline.encode import encode
-from unlearn.train.arithmetic import check_arithmetic
+from unlearn.train.arithmetic import check_arithmetic, memory_format
 from unlearn.train.hessian import Sample, chunk_for, sample_points
 from unlearn.train.learner import Momentum
 from unlearn.train.loop import Recipe
@@ -110,11 +110,8 @@ def prepare(cfg: DictConfig, data: Data | None = None) -> Prepared:
     schedule = _schedule(config, forget, len(data.train))
     module = parts["model"].build(data.train.shape, data.num_classes, config.seed)
     data = data.to(device)
-    # tensor cores read channels last; float32 kernels and sigma's products are no quicker with it
-    turned = device.type == "cuda" and config.arithmetic != "float32"
-    memory = torch.channels_last if turned else torch.preserve_format
     objective = Objective(
-        Network.of(module.to(device, memory_format=memory)),
+        Network.of(module.to(device, memory_format=memory_format(config.arithmetic, device))),
         data.train,
         parts["penalty"],
         parts["dataset"].augment,
