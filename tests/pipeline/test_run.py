@@ -4,11 +4,13 @@ import json
 
 import pandas as pd
 import pytest
+import torch
 import yaml
 from safetensors.torch import load_file
 
+from unlearn.curvature.operator import Hessian
 from unlearn.pipeline.run import run
-from unlearn.values.errors import Diverged
+from unlearn.values.errors import Diverged, UserError
 from unlearn.values.measurement import COLUMNS
 
 STEPS = 6  # two epochs of 96 points in batches of 32
@@ -83,6 +85,15 @@ def test_with_nothing_forgotten_m_prime_is_m(tiny, tmp_path, extra):
     assert same(original, unlearned)
     assert summary["verification_error"] == summary["noop_distance"] == summary["buffer_distance"] == 0
     assert summary["accuracy"]["original"]["forget"] is None
+
+
+def test_a_graph_too_large_for_the_device_is_one_line(tiny, tmp_path, monkeypatch):
+    def product(self, vector):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee documentation")
+
+    monkeypatch.setattr(Hessian, "matvec", product)
+    with pytest.raises(UserError, match=r"^measure.hessian_chunk=32: .* memory of cpu; take fewer, such as 8$"):
+        run(tiny(), tmp_path)
 
 
 def test_the_same_seed_gives_the_same_bytes(tiny, tmp_path):

@@ -20,7 +20,7 @@ from unlearn.train.learner import Learner
 from unlearn.train.loop import Step
 from unlearn.train.path import quotient_on_path
 from unlearn.train.recording import Trained
-from unlearn.values.errors import Diverged, NotFinite
+from unlearn.values.errors import Diverged, NotFinite, UserError
 from unlearn.values.flat import buffer_distance, distance, norm
 from unlearn.values.streams import generator
 
@@ -64,6 +64,7 @@ class Measurer:
 
         Raises:
             Diverged: the weights are no longer finite.
+            UserError: a GPU's memory holds no graph of so many points.
         """
         original, retrained, recording = trained.original, trained.retrained, trained.recording
         moved = float(distance(original.weights, recording.initial.weights))
@@ -112,8 +113,16 @@ class Measurer:
         # drawn where it is used: sigma does not hang on it, and a CPU would take longer to draw it than CUDA to use it
         stream = generator(prepared.config.seed, "probe", step, device=weights.device)
         probe = torch.randn(len(weights), generator=stream, dtype=weights.dtype, device=weights.device)
-        with passes(prepared.config.measure.arithmetic, weights.device):
-            extreme = prepared.tracker(hessian_at(prepared.recorded.objective, original, prepared.sample), probe)
+        operator = hessian_at(prepared.recorded.objective, original, prepared.sample)
+        try:
+            with passes(prepared.config.measure.arithmetic, weights.device):
+                extreme = prepared.tracker(operator, probe)
+        except torch.OutOfMemoryError:
+            held = min(prepared.sample.chunk, len(prepared.sample.points))
+            raise UserError(
+                f"measure.hessian_chunk={held}: the graph of so many points does not fit the memory of "
+                f"{weights.device}; take fewer, such as {max(held // 4, 1)}"
+            ) from None
         return weight_space.sigma_of(extreme.value, prepared.config.measure.sigma), extreme.products
 
     def _forecast(self, trained: Trained) -> Forecast | None:
