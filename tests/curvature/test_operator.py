@@ -120,6 +120,11 @@ LINEAR = [nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 3)]
 CONVOLVING = [nn.Unflatten(1, (1, 4)), nn.Conv1d(1, 2, 2), nn.BatchNorm1d(2), nn.Tanh(), nn.Flatten(), nn.Linear(6, 3)]
 
 
+def test_fewer_points_than_a_batch_are_one_part():
+    found = Sample(torch.arange(6), True, 8, 512).parts(True)
+    assert [(part.tolist(), batches) for part, batches in found] == [(list(range(6)), 1)]
+
+
 # 8 + 8 + 6 points: two batches side by side or one after the other, and what is left
 @pytest.mark.parametrize("layers", [LINEAR, CONVOLVING])
 @pytest.mark.parametrize("chunk", [1, 8, 16, 512])

@@ -61,8 +61,8 @@ class Sample:
             return [(part, 1) for part in self.points.split(self.chunk)]
         size = self.batch_size
         whole = len(self.points) // size * size
-        many = self.points[:whole].view(-1, size).split(max(self.chunk // size, 1))
-        found = [(batches.T.reshape(-1), len(batches)) for batches in many]
+        many = self.points[:whole].view(-1, size).split(max(self.chunk // size, 1))  # one empty part where whole is 0
+        found = [(batches.T.reshape(-1), len(batches)) for batches in many if len(batches)]
         return found + ([(self.points[whole:], 1)] if whole < len(self.points) else [])
 
 
