@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from tests.curvature.test_estimators import start, symmetric
-from unlearn.curvature.spectrum import eigenpairs, error_of, power_step
+from unlearn.curvature.spectrum import eigenpairs, error_of
 from unlearn.values.errors import UserError
 
 SPECTRUM = [9.0, 7.5, 4.0, 2.0, 0.5, 0.0, -0.25, -1.0, -6.0, -8.0]
@@ -52,20 +52,6 @@ def test_an_unknown_end_is_refused():
     operator, _ = symmetric([3.0, 1.0])
     with pytest.raises(UserError, match="which=top"):
         eigenpairs(operator, start(2), 1, "top", 1e-8, 20)
-
-
-@pytest.mark.parametrize("products", [1, 3])
-def test_ahead_is_a_power_step_that_cost_no_product(products):
-    operator, _ = symmetric(SPECTRUM)
-    (pair,) = eigenpairs(operator, start(10), 1, "magnitude", 1e-15, products)
-    assert pair.products == products
-    torch.testing.assert_close(pair.ahead, operator.matvec(pair.vector) / pair.value, rtol=1e-10, atol=1e-10)
-
-
-def test_nothing_outside_or_a_zero_value_leave_the_vector():
-    x = start(3)
-    assert power_step(x, None, 1.0, 2.0) is x
-    assert power_step(x, start(3, 2), 1.0, 0.0) is x
 
 
 def test_the_error_is_of_second_order_only_where_the_gap_allows():

@@ -50,18 +50,17 @@ class Lanczos:
         above("curvature.tolerance", self.tolerance, 0)
         at_least("curvature.max_products", self.max_products, 1)
 
-    def __call__(self, operator: Operator, start: Tensor, gap: float = 0.0) -> Extreme:
+    def __call__(self, operator: Operator, start: Tensor) -> Extreme:
         """Estimate the eigenvalue of largest magnitude.
 
         Args:
             operator: symmetric.
             start: shape (dim,), not zero.
-            gap: where it is known from an operator close by, the first product can be enough.
 
         Returns:
             The eigenpair; products may be fewer than `max_products` where the Krylov space ends early.
         """
-        return eigenpairs(operator, start, 1, "magnitude", self.tolerance, self.max_products, gap)[0]
+        return eigenpairs(operator, start, 1, "magnitude", self.tolerance, self.max_products)[0]
 
 
 @dataclass(frozen=True)

@@ -77,15 +77,36 @@ class Krylov:
         """
         if self.exhausted:
             return
-        if self._next is not None:
-            self.beside.append(self.leftover)
-            self.basis.append(self._next)
+        newest = self.advance()
         if isinstance(operator, Halves):
-            first, second = operator.both(self.basis[-1])
+            first, second = operator.both(newest)
             product = operator.mean(first, second)
             self.half.append([float(dot(first, vector)) for vector in self.basis])
         else:
-            product = operator.matvec(self.basis[-1])
+            product = operator.matvec(newest)
+        self.absorb(product)
+
+    def advance(self) -> Tensor:
+        """Take the next vector into the basis.
+
+        Returns:
+            The vector whose product `absorb` waits for, shape (dim,).
+        """
+        if self._next is not None:
+            self.beside.append(self.leftover)
+            self.basis.append(self._next)
+            self._next = None
+        return self.basis[-1]
+
+    def absorb(self, product: Tensor) -> None:
+        """Take the product of the newest basis vector.
+
+        Args:
+            product: shape (dim,); not changed.
+
+        Raises:
+            NotFinite: it is not.
+        """
         self.diagonal.append(float(dot(product, self.basis[-1])))
         product = product.clone()  # the operator may still hold it
         for _ in range(2):  # twice is enough to be orthogonal to working precision
@@ -96,7 +117,7 @@ class Krylov:
             raise NotFinite
         scale = max(map(abs, self.diagonal + self.beside))
         tiny = torch.finfo(product.dtype)
-        self.exhausted = self.leftover <= max(tiny.eps * scale, tiny.tiny) or len(self.basis) == operator.dim
+        self.exhausted = self.leftover <= max(tiny.eps * scale, tiny.tiny) or len(self.basis) == len(product)
         self._next = None if self.exhausted else product / self.leftover
 
     def tridiagonal(self) -> Tensor:

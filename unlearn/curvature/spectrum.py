@@ -5,7 +5,9 @@ nothing to know; the nearest eigenvalue is within r of theta, and, for a symmetr
 distance `gap`, within r^2 / gap (Parlett, The Symmetric Eigenvalue Problem, 11.7).
 """
 
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +15,8 @@ from torch import Tensor
 from unlearn.curvature.krylov import Krylov
 from unlearn.curvature.operator import Operator
 from unlearn.values.errors import at_least, choice
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -25,10 +29,7 @@ class Extreme:
         residual: norm(A x - theta x), which bounds the distance from theta to the nearest eigenvalue.
         products: operator products spent.
         converged: whether the error estimate fell under the tolerance.
-        gap: distance from theta to the nearest other Ritz value; 0 where it is not known.
-        error: the estimate of |theta - eigenvalue|, min(residual, 4 residual^2 / gap).
-        ahead: A x / theta, a power step on from the vector at no product: where to start on an operator close by; None
-            where it is not known.
+        error: the estimate of |theta - eigenvalue|.
     """
 
     value: float
@@ -36,62 +37,92 @@ class Extreme:
     residual: float
     products: int
     converged: bool
-    gap: float = 0.0
     error: float = float("nan")
-    ahead: Tensor | None = None
 
-    @property
-    def onward(self) -> Tensor:
-        """Where to start on an operator close by: `ahead`, or the vector where that is not known."""
-        return self.vector if self.ahead is None else self.ahead
+
+Search = Generator[Tensor, Tensor, tuple[Krylov, list[Extreme]]]  # yields what is to be multiplied, is sent the product
 
 
 def eigenpairs(
-    operator: Operator,
-    start: Tensor,
-    count: int,
-    which: str,
-    tolerance: float,
-    max_products: int,
-    gap: float = 0.0,
+    operator: Operator, start: Tensor, count: int, which: str, tolerance: float, max_products: int
 ) -> list[Extreme]:
-    """Find eigenpairs at the ends of a spectrum by Lanczos with full reorthogonalisation.
+    """Find eigenpairs at the ends of a spectrum by Lanczos; arguments and stop rule as for `search`.
+
+    Args:
+        operator: symmetric.
+        start: shape (dim,), not zero.
+        count: how many pairs.
+        which: `magnitude`, `highest`, `lowest` or `both`.
+        tolerance: relative.
+        max_products: upper bound.
+
+    Returns:
+        The pairs in the order of `which`, leading first; `products` is what all together took.
+    """
+    return driven(search(start, count, which, tolerance, max_products), operator.matvec)[1]
+
+
+def driven(search: Generator[Tensor, Tensor, Found], matvec: Callable[[Tensor], Tensor]) -> Found:
+    """Run a search on one operator.
+
+    Args:
+        search: yields vectors and is sent their products.
+        matvec: multiplies.
+
+    Returns:
+        What the search ends with.
+    """
+    try:
+        vector = next(search)
+        while True:
+            vector = search.send(matvec(vector))
+    except StopIteration as end:
+        found: Found = end.value
+        return found
+
+
+def search(start: Tensor, count: int, which: str, tolerance: float, max_products: int) -> Search:
+    """Search for eigenpairs at the ends of a spectrum by Lanczos with full reorthogonalisation.
 
     Stops when min(r, 4 r^2 / gap) < tolerance * |theta| for each pair asked for, where r is the residual of the Ritz
     pair and gap its distance to the nearest other Ritz value. One start vector finds one vector of an eigenvalue that
     is there several times.
 
     Args:
-        operator: symmetric.
         start: shape (dim,), not zero; its type and device are used throughout.
         count: how many pairs; fewer come back where the space ends before.
         which: `magnitude`, the largest |theta|; `highest`; `lowest`; or `both`, in turn from the high and the low end.
         tolerance: relative error of each theta to stop at.
         max_products: upper bound on products; also the number of vectors kept.
-        gap: of the leading pair where it is known from an operator close by: the first product can then be enough.
+
+    Yields:
+        A unit vector, shape (dim,), whose product with a symmetric operator is to be sent back.
 
     Returns:
-        The pairs in the order of `which`, leading first; `products` is what all together took.
+        The Krylov space, and the pairs in the order of `which`, leading first; `products` is what all together took.
     """
     choice("which", which, ("magnitude", "highest", "lowest", "both"))
     at_least("count", count, 1)
     space = Krylov.start(start)
     while True:
-        space.expand(operator)
+        space.absorb((yield space.advance()))
         values, vectors = torch.linalg.eigh(space.tridiagonal())
         chosen = _order(values, which)[:count]
         found = []
         for place in chosen:
             theta, coefficients = float(values[place]), vectors[:, place]
             others = values[torch.arange(len(values)) != place]
-            near = float((others - theta).abs().min()) if len(others) else gap
+            near = float((others - theta).abs().min()) if len(others) else 0.0
             residual = space.leftover * abs(float(coefficients[-1]))
             error = error_of(residual, near)
             converged = enough(error, theta, tolerance, start.dtype) or space.exhausted
-            found.append((theta, coefficients, residual, converged, near, error))
-        done = len(found) == count and all(converged for *_, converged, _, _ in found)
+            found.append((theta, coefficients, residual, converged, error))
+        done = len(found) == count and all(converged for *_, converged, _ in found)
         if done or space.exhausted or space.products >= max_products:
-            return [_pair(space, *each) for each in found]
+            return space, [
+                Extreme(theta, space.combine(coefficients), residual, space.products, converged, error)
+                for theta, coefficients, residual, converged, error in found
+            ]
 
 
 def _order(values: Tensor, which: str) -> list[int]:
@@ -102,14 +133,6 @@ def _order(values: Tensor, which: str) -> list[int]:
         ends = [place for pair in zip(reversed(up), up, strict=True) for place in pair]
         return list(dict.fromkeys(ends))
     return list(reversed(up) if which == "highest" else up)
-
-
-def _pair(
-    space: Krylov, theta: float, coefficients: Tensor, residual: float, converged: bool, gap: float, error: float
-) -> Extreme:
-    vector = space.combine(coefficients)
-    ahead = power_step(vector, space.outside, space.leftover * float(coefficients[-1]), theta)
-    return Extreme(theta, vector, residual, space.products, converged, gap, error, ahead)
 
 
 def enough(error: float, theta: float, tolerance: float, dtype: torch.dtype) -> bool:
@@ -140,18 +163,3 @@ def error_of(residual: float, gap: float) -> float:
     # four times, because Ritz values that have not converged make the gap look wider than it is: with twice, one in ten
     # warm estimates on small networks was past a tolerance of 1e-3, with four times 2 of 400, by a tenth
     return min(residual, 4 * residual**2 / gap) if gap > residual else residual
-
-
-def power_step(vector: Tensor, outside: Tensor | None, coefficient: float, theta: float) -> Tensor:
-    """Give A x / theta from what the products so far have told.
-
-    Args:
-        vector: x, a unit Ritz vector, shape (dim,).
-        outside: the unit vector that A x has beside x, shape (dim,); None where it has nothing.
-        coefficient: of `outside` in A x.
-        theta: the Ritz value.
-
-    Returns:
-        Shape (dim,); x itself where theta is zero.
-    """
-    return vector if outside is None or theta == 0 else torch.add(vector, outside, alpha=coefficient / theta)

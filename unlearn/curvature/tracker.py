@@ -1,24 +1,26 @@
 """One eigenvalue followed over training: warm starts, made safe."""
 
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from unlearn.curvature.estimators import Estimator, Lanczos
 from unlearn.curvature.operator import Operator
-from unlearn.curvature.spectrum import Extreme
+from unlearn.curvature.recycled import Known, recycled
+from unlearn.curvature.spectrum import Extreme, driven, search
 from unlearn.values.errors import at_least, fraction
 from unlearn.values.flat import norm
 
 
 @dataclass(frozen=True)
 class Warmth:
-    """How yesterday's eigenvector is used.
+    """How yesterday's eigenpairs are used.
 
     Attributes:
-        enabled: start from it at all.
-        mix: the share of a random direction that is mixed into it, as a norm; at a crossing of eigenvalues it lets the
-            new leader in. The Rayleigh quotient loses about mix^2 by it.
+        enabled: start from them at all.
+        mix: the share of a random direction that is mixed into the leading one, as a norm; at a crossing of eigenvalues
+            it lets a leader in that is not among the pairs.
         recheck: every so many estimates the search starts from a random direction, and the larger of both counts.
     """
 
@@ -33,22 +35,18 @@ class Warmth:
 
 @dataclass
 class Tracker:
-    """Estimates the leading eigenvalue of one operator after another.
-
-    The Rayleigh quotient of yesterday's eigenvector is off by the square of the angle it has turned since; with the gap
-    of yesterday's spectrum the residual of one product tells whether that is small enough. Where it is not, Lanczos
-    goes on from there. The start is yesterday's vector after the power step that its last product is good for.
+    """Estimates the leading eigenvalue of one operator after another; see `recycled.py`.
 
     Attributes:
         estimator: `Lanczos` is warm-started; any other starts cold every time.
         warmth: how.
-        last: the newest estimate.
+        known: eigenpairs of the newest operator; None before the first.
         since_cold: estimates since the last random start.
     """
 
     estimator: Estimator
     warmth: Warmth
-    last: Extreme | None = None
+    known: Known | None = None
     since_cold: int = 0
 
     def __call__(self, operator: Operator, probe: Tensor) -> Extreme:
@@ -61,21 +59,37 @@ class Tracker:
         Returns:
             Today's estimate; `products` counts the re-check as well.
         """
-        found = self._warm(operator, probe)
-        if found is None or self.since_cold >= self.warmth.recheck:
-            spent = 0 if found is None else found.products
-            cold = self.estimator(operator, probe)
-            keep = cold if found is None or abs(cold.value) > abs(found.value) else found
-            # the gap of a random start is of the whole spectrum; that of a warm one may miss a neighbour
-            found = replace(keep, products=spent + cold.products, gap=cold.gap)
-            self.since_cold = 0
-        self.since_cold += 1
-        self.last = found
-        return found
+        if not isinstance(self.estimator, Lanczos):
+            return self.estimator(operator, probe)
+        return driven(self.search(self.estimator, probe), operator.matvec)
 
-    def _warm(self, operator: Operator, probe: Tensor) -> Extreme | None:
-        if self.last is None or not self.warmth.enabled or not isinstance(self.estimator, Lanczos):
-            return None
-        length = norm(probe).to(probe)
-        start = self.last.onward + probe * (self.warmth.mix / length)
-        return self.estimator(operator, start, self.last.gap)
+    def search(self, lanczos: Lanczos, probe: Tensor) -> Generator[Tensor, Tensor, Extreme]:
+        """Search as `__call__` does, with someone else's products.
+
+        Args:
+            lanczos: tolerance and most products.
+            probe: as for `__call__`.
+
+        Yields:
+            A unit vector, shape (dim,), whose product with today's operator is to be sent back.
+
+        Returns:
+            Today's estimate.
+        """
+        warm, known = None, self.known
+        if known is not None and self.warmth.enabled:
+            start = known.vectors[0] + probe * (self.warmth.mix / norm(probe).to(probe))
+            warm, known = yield from recycled(start, known, lanczos.tolerance, lanczos.max_products)
+        found = warm
+        if warm is None or known is None or self.since_cold >= self.warmth.recheck:
+            space, (cold,) = yield from search(probe, 1, "magnitude", lanczos.tolerance, lanczos.max_products)
+            spent = 0 if warm is None else warm.products
+            if warm is None or abs(cold.value) > abs(warm.value) * (1 - lanczos.tolerance):
+                known = Known.of(space)  # all of it is today's
+            found = cold if warm is None or abs(cold.value) > abs(warm.value) else warm
+            found = replace(found, products=spent + cold.products)
+            self.since_cold = 0
+        assert found is not None
+        self.known = known
+        self.since_cold += 1
+        return found

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from unlearn.curvature.spectrum import Extreme
+from unlearn.curvature.recycled import Known
 from unlearn.curvature.transport import Difference, Visit
 from unlearn.methods.method import Unlearned
 from unlearn.pipeline import keys, report
@@ -22,7 +22,7 @@ from unlearn.values.measurement import Measurement
 from unlearn.values.schedule import Batch
 from unlearn.values.state import frozen, pack, unpack
 
-KINDS = (Learner, Recording, Visits, Visit, Carried, Difference, Batch, Extreme, Unlearned)
+KINDS = (Learner, Recording, Visits, Visit, Carried, Difference, Batch, Known, Unlearned)
 LEFT_OUT = ("recipe",)  # it follows from the config
 
 
@@ -192,7 +192,7 @@ class _Phase:
         state = slot.read_partial(prepared.device)
         if state is None:
             return None
-        prepared.tracker.last = unpack(state["tracker"], KINDS)
+        prepared.tracker.known = unpack(state["tracker"], KINDS)
         prepared.tracker.since_cold = state["since_cold"]
         measurer = Measurer(prepared, job.seconds, state["sigmas"])
         return cls(job, _trained(prepared, state["view"]), measurer, state["looks"], state["taken"])
@@ -204,7 +204,7 @@ class _Phase:
             "view": _view(self.trained),
             "looks": self.looks,
             "sigmas": self.measurer.sigmas,
-            "tracker": pack(tracker.last),
+            "tracker": pack(tracker.known),
             "since_cold": tracker.since_cold,
         }
 

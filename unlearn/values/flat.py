@@ -132,6 +132,23 @@ def dot(a: Tensor, b: Tensor) -> Tensor:
     return torch.stack([(x * y).sum(dtype=torch.float64) for x, y in zip(_pieces(a), _pieces(b), strict=True)]).sum()
 
 
+def inner(a: Tensor, b: Tensor) -> Tensor:
+    """Inner products of each row of one matrix with each of another, accumulated in float64.
+
+    Args:
+        a: shape (r, dim).
+        b: shape (s, dim).
+
+    Returns:
+        float64, shape (r, s), on the CPU.
+    """
+    pieces = zip(a.split(PIECE, dim=1), b.split(PIECE, dim=1), strict=True) if a.device.type == "cpu" else [(a, b)]
+    total = torch.zeros(len(a), len(b), dtype=torch.float64, device=a.device)
+    for x, y in pieces:
+        total.addmm_(x.double(), y.double().T)
+    return total.cpu()
+
+
 def distance(a: Tensor, b: Tensor) -> Tensor:
     """L2 distance of two flat vectors, norm(a - b), accumulated in float64.
 

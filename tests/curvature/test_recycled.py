@@ -1,0 +1,144 @@
+import math
+
+import pytest
+import torch
+
+from tests.curvature.test_estimators import start, symmetric
+from unlearn.curvature.krylov import krylov
+from unlearn.curvature.operator import Matrix
+from unlearn.curvature.recycled import KEPT, Known, recycled
+from unlearn.curvature.spectrum import driven
+from unlearn.values.errors import NotFinite
+
+EYE = torch.eye(40, dtype=torch.float64)
+VALUES = [10.0, 8.0, 5.0, 3.0, 1.0, *torch.linspace(-0.5, 0.5, 35, dtype=torch.float64).tolist()]
+
+
+def find(operator, known, begin=None, tolerance=1e-3, most=30):
+    return driven(recycled(known.vectors[0] if begin is None else begin, known, tolerance, most), operator.matvec)
+
+
+def exact(values, q, count=KEPT):
+    """The leading pairs of q diag(values) q', known exactly."""
+    chosen = torch.tensor(values, dtype=torch.float64).abs().argsort(descending=True)[:count]
+    return Known(q[:, chosen].T.clone(), [values[place] for place in chosen], [0.0] * len(chosen))
+
+
+def test_the_same_operator_again_costs_one_product():
+    operator, q = symmetric(VALUES)
+    found, known = find(operator, exact(VALUES, q))
+    assert found.products == 1
+    assert found.converged
+    assert found.value == pytest.approx(10, rel=1e-12)
+    assert known.drift == pytest.approx(0, abs=1e-12)
+    assert known.values[:5] == pytest.approx(VALUES[:5], rel=1e-9)
+
+
+def rotation(angle, i, j):
+    turn = EYE.clone()
+    turn[i, i] = turn[j, j] = math.cos(angle)
+    turn[i, j], turn[j, i] = math.sin(angle), -math.sin(angle)
+    return turn
+
+
+@pytest.mark.parametrize("into", [1, 4], ids=["the second", "the fifth"])
+def test_a_turn_among_known_pairs_is_right_to_second_order_after_one_product(into):
+    """The Rayleigh quotient is off by the angle squared; the model by its cube or less."""
+    _, q = symmetric(VALUES)
+    errors, quotients = [], []
+    for angle in (0.1, 0.05):
+        turned = Matrix(
+            q @ rotation(angle, 0, into) @ torch.tensor(VALUES).double().diag() @ rotation(-angle, 0, into) @ q.T
+        )
+        known = exact(VALUES, q)
+        found, _ = find(turned, known, most=1)
+        errors.append(abs(found.value - 10))
+        quotients.append(10 - float(known.vectors[0] @ turned.matvec(known.vectors[0])))
+    assert quotients[0] / quotients[1] == pytest.approx(4, rel=0.05)
+    assert errors[0] / errors[1] > 12  # fourth order
+    assert errors[0] < quotients[0] / 10
+
+
+def test_what_it_keeps_are_unit_vectors_at_right_angles():
+    operator, q = symmetric(VALUES)
+    shaken = Matrix(operator.entries + 0.1 * symmetric(VALUES, seed=3)[0].entries)
+    _, known = find(shaken, exact(VALUES, q), tolerance=1e-8)
+    assert len(known.values) == KEPT
+    torch.testing.assert_close(known.vectors @ known.vectors.T, torch.eye(KEPT, dtype=torch.float64))
+    lead = torch.linalg.eigvalsh(shaken.entries)[-1].item()
+    assert known.values[0] == pytest.approx(lead, rel=1e-7)
+    assert known.doubts[0] < 1e-3 < known.doubts[-1]
+
+
+def test_it_ends_where_power_from_yesterday_alone_would_not():
+    """Yesterday's pairs as preconditioner: fewer products than a Krylov space from the same vector."""
+    operator, q = symmetric(VALUES)
+    shaken = Matrix(operator.entries + 0.3 * symmetric(VALUES, seed=3)[0].entries)
+    truth = torch.linalg.eigvalsh(shaken.entries)[-1].item()
+    known = exact(VALUES, q)
+    found, _ = find(shaken, known, tolerance=1e-6)
+    assert found.value == pytest.approx(truth, rel=1e-6)
+    space = krylov(shaken, known.vectors[0], found.products)
+    assert abs(torch.linalg.eigvalsh(space.tridiagonal())[-1].item() / truth - 1) > 1e-6
+
+
+def test_a_kept_rival_is_multiplied_before_it_can_have_overtaken():
+    """Leader and rival sway together, then cross: the leader's drift tells how far the rival may have moved unseen."""
+    values = [5.0, 4.8, *[0.1] * 38]
+    known = Known(EYE[:2].clone(), values[:2], [0.0, 0.0])
+    for step in range(20):
+        sway = 1 + 0.05 * (-1) ** step
+        values[1] = 4.8 + 0.05 * step
+        found, known = find(Matrix(sway * torch.tensor(values, dtype=torch.float64).diag()), known)
+        assert found.value == pytest.approx(sway * max(values), rel=1e-3)
+
+
+def test_a_small_residual_is_no_reason_to_stop():
+    """An eigenvector that no longer leads: its residual is zero."""
+    known = Known(EYE[:2].clone(), [5.0, 4.0], [0.0, 0.5])
+    found, _ = find(Matrix(torch.tensor([5.0, 5.5, *[0.0] * 38], dtype=torch.float64).diag()), known)
+    assert found.value == pytest.approx(5.5)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_sign_does_not_matter(sign):
+    operator, q = symmetric([sign * value for value in VALUES])
+    shaken = Matrix(operator.entries + 0.1 * sign * symmetric(VALUES, seed=3)[0].entries)
+    found, _ = find(shaken, exact([sign * value for value in VALUES], q), tolerance=1e-7)
+    truth = torch.linalg.eigvalsh(shaken.entries)
+    assert found.value == pytest.approx(truth[truth.abs().argmax()].item(), rel=1e-6)
+
+
+def test_a_whole_space_is_exact():
+    operator, _ = symmetric([3.0, 2.0, -1.0])
+    found, _ = find(operator, Known(start(3)[None] / start(3).norm(), [1.0], [0.0]), tolerance=1e-12)
+    assert found.value == pytest.approx(3, rel=1e-12)
+    assert found.products <= 3
+
+
+def test_an_operator_that_became_zero_and_one_that_was():
+    known = Known(EYE[:1].clone(), [5.0], [0.0])
+    found, after = find(Matrix(torch.zeros_like(EYE)), known)
+    assert found.value == 0
+    assert find(Matrix(2 * EYE), after)[0].value == pytest.approx(2)
+
+
+def test_the_budget_is_kept_and_said():
+    operator, q = symmetric(VALUES)
+    shaken = Matrix(operator.entries + 0.3 * symmetric(VALUES, seed=3)[0].entries)
+    found, _ = find(shaken, exact(VALUES, q), tolerance=1e-10, most=2)
+    assert (found.products, found.converged) == (2, False)
+
+
+def test_an_operator_that_is_not_finite_is_refused():
+    known = Known(EYE[:1].clone(), [5.0], [0.0])
+    with pytest.raises(NotFinite):
+        find(Matrix(torch.full_like(EYE, torch.nan)), known)
+
+
+def test_pairs_of_a_krylov_space():
+    operator, _ = symmetric(VALUES)
+    known = Known.of(krylov(operator, start(40), 40))
+    assert known.values[:5] == pytest.approx(VALUES[:5], abs=1e-8)
+    assert len(known.values) == KEPT
+    torch.testing.assert_close(operator.matvec(known.vectors[0]), known.values[0] * known.vectors[0])
