@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from unlearn.curvature.estimators import Lanczos
-from unlearn.curvature.stacked import StackedHessian
 from unlearn.curvature.stacked_lanczos import StackedTracker
 from unlearn.metrics import weight_space
 from unlearn.pipeline.config import Measure
@@ -90,7 +89,7 @@ class _Chunk:
         if not rows:
             return
         shares = torch.full(self.sample.shape, 1 / self.sample.shape[1], dtype=weights.dtype)
-        hessian = StackedHessian(weights, lambda some: self.objective.losses(some, self.sample, shares))
+        hessian = self.objective.hessian(weights, self.sample, shares)
         probes = torch.stack([_probe(point, step) for point in self.points])
         for k, extreme in self.tracker(hessian, probes, rows).items():
             sigma = weight_space.sigma_of(extreme.value, self.points[k].prepared.config.measure.sigma)
