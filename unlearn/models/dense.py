@@ -137,11 +137,11 @@ class Curved:
     deltas: Sequence[Tensor]
     bends: Sequence[Tensor | None]
 
-    def take(self, rows: slice | Tensor) -> "Curved":
-        """Keep some rows.
+    def take(self, rows: slice) -> "Curved":
+        """Look at some rows.
 
         Args:
-            rows: a slice gives views; indices copy.
+            rows: which; nothing is copied.
 
         Returns:
             The second derivatives of these.
@@ -177,7 +177,8 @@ class Curved:
             outer(change, run.hidden[layer], out[2 * layer], out[2 * layer + 1])
             if layer:
                 out[2 * layer].baddbmm_(self.deltas[layer].mT, carried[layer - 1])
-                change = torch.bmm(change, run.weights[layer]).baddbmm_(self.deltas[layer], turns[layer])
+                below = carried[layer - 1]  # read for the last time above; new memory would cost as much as the sum
+                change = torch.bmm(change, run.weights[layer], out=below).baddbmm_(self.deltas[layer], turns[layer])
                 change.mul_(run.slopes[layer - 1])
                 if (bend := self.bends[layer - 1]) is not None:
                     change.addcmul_(bend, moved[layer - 1])

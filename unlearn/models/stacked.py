@@ -49,9 +49,11 @@ class StackedNetwork:
         Returns:
             A view for each parameter in the order of the layout, shape (r, *shape).
         """
-        layout = self.network.layout
-        pieces = weights.split(layout.sizes, dim=1)
-        return [piece.unflatten(1, shape) for piece, shape in zip(pieces, layout.shapes, strict=True)]
+        pieces = torch.split_with_sizes(weights, self.network.layout.sizes, dim=1)
+        return [
+            piece if len(shape) == 1 else piece.unflatten(1, shape)
+            for piece, shape in zip(pieces, self.network.layout.shapes, strict=True)
+        ]
 
     def logits(self, parts: list[Tensor], inputs: Tensor) -> Tensor:
         """Run the network in train mode.

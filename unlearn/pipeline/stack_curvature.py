@@ -24,7 +24,7 @@ from unlearn.train.stack_objective import StackedObjective
 from unlearn.values.errors import Diverged, NotFinite
 from unlearn.values.streams import generator
 
-CHUNK = 8  # networks in one graph of a Hessian; more would leave the processor's cache
+CHUNK = 16  # points whose products go in lockstep; fewer would leave most of the time to Python
 
 
 @dataclass

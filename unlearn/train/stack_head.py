@@ -30,11 +30,11 @@ class Head:
     penalty: Penalty
     strengths: Tensor
 
-    def take(self, rows: slice | Tensor) -> "Head":
-        """Keep some rows.
+    def take(self, rows: slice) -> "Head":
+        """Look at some rows.
 
         Args:
-            rows: which.
+            rows: which; nothing is copied.
 
         Returns:
             The loss of these.

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from unlearn.curvature.stacked import StackedHessian
+from unlearn.curvature.stacked import StackedHessian, runs
 from unlearn.models.dense import Curved
 from unlearn.models.stacked import StackedNetwork
 from unlearn.train.stack_head import Head
@@ -69,9 +69,7 @@ class DenseHessian:
             Shape (K, dim); zero in rows that are not needed.
         """
         out = torch.zeros_like(vectors)
-        for some in going.nonzero().flatten().split(ROWS):
-            start, stop = int(some[0]), int(some[-1]) + 1
-            rows = slice(start, stop) if stop - start == len(some) else some  # views of neighbours, copies of others
+        for rows in runs(going, ROWS):
             curved, along = self.curved.take(rows), vectors[rows]
             product = torch.empty_like(along)
             bend = partial(self.head.take(rows).bend, curved.run.logits)

@@ -141,6 +141,54 @@ class StackedObjective:
             gradients.add_(torch.autograd.grad(of_weights.sum(), whole)[0])
         return (losses + of_weights).detach(), gradients
 
+    def mixtures(
+        self,
+        weights: Tensor,
+        points: Tensor,
+        shares: Tensor,
+        factors: Tensor,
+        rows: slice | Tensor,
+        cuts: Sequence[slice],
+    ) -> Tensor:
+        """Sum gradients of a row at several weights, without holding each of them.
+
+        Args:
+            weights: shape (r, n, dim).
+            points: shape (r, n, b).
+            shares: shape (r, n, b).
+            factors: of each gradient in its sum, shape (r, n).
+            rows: which r of the rows.
+            cuts: which of the n gradients go into each sum.
+
+        Returns:
+            Shape (r, len(cuts), dim).
+        """
+        (r, n, dim), size = weights.shape, points.shape[2]
+        which = torch.arange(len(self.offsets))[rows].repeat_interleave(n)
+        flat = weights.detach().flatten(0, 1)
+        out = torch.empty(r, len(cuts), dim, dtype=weights.dtype)
+        if self.network.dense is None:
+            _, found = self.gradients(flat, points.flatten(0, 1), shares.flatten(0, 1), which)
+            for place, cut in enumerate(cuts):
+                torch.bmm(factors[:, None, cut], found.view_as(weights)[:, cut], out=out[:, place : place + 1])
+            return out
+        inputs, head = self._at(points.flatten(0, 1), (shares * factors[:, :, None]).flatten(0, 1), which)
+        run = self.network.dense.forward(self.network.parts(flat), inputs)
+        _, top = head.slope(run.logits)
+        put = [iter(self.network.parts(out[:, place])) for place in range(len(cuts))]
+        for pair in zip(run.deltas(top), run.hidden, strict=True):
+            delta, hidden = (each.unflatten(0, (r, n)).flatten(1, 2) for each in pair)  # all points of a row in line
+            for into, cut in zip(put, cuts, strict=True):
+                own = slice(cut.start * size, cut.stop * size)
+                outer(delta[:, own], hidden[:, own], next(into), next(into))
+        whole = flat.requires_grad_()
+        of_weights = self._of_weights(whole, which)
+        if of_weights.requires_grad:
+            (pull,) = torch.autograd.grad(of_weights.sum(), whole)
+            for place, cut in enumerate(cuts):
+                out[:, place] += torch.bmm(factors[:, None, cut], pull.view_as(weights)[:, cut])[:, 0]
+        return out
+
     def hessian(self, weights: Tensor, points: Tensor, shares: Tensor) -> StackedOperator:
         """Give the Hessians of the losses; arguments as for `losses`.
 

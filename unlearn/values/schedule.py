@@ -1,12 +1,13 @@
 """The schedule: which points make up which batch of which epoch, for M and for M'.
 
-A schedule is a value. It holds no list of batches, only what determines them, so that its memory does not grow with
-the number of steps; two equal schedules give the same batches on every machine.
+A schedule is a value. It holds what determines its batches, and those of the epoch last asked for, so that its memory
+does not grow with the number of steps; two equal schedules give the same batches on every machine.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -37,7 +38,7 @@ class Batch:
     @property
     def is_visit(self) -> bool:
         """Whether a forgotten point is in this batch."""
-        return len(self.kept) < len(self.indices)
+        return self.kept is not self.indices and len(self.kept) < len(self.indices)
 
 
 @dataclass(frozen=True)
@@ -114,15 +115,27 @@ class Schedule:
             parts.pop()
         return parts
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
+    @cached_property
+    def _newest(self) -> dict[int, Sequence[Batch]]:  # no field: it is no part of the value
+        return {}
+
+    def epoch(self, epoch: int) -> Sequence[Batch]:
         """Give the batches of one epoch.
 
         Args:
             epoch: 0 for the first.
 
-        Yields:
+        Returns:
             One batch a step.
         """
+        found = self._newest.get(epoch)
+        if found is None:
+            found = self._made(epoch)
+            self._newest.clear()
+            self._newest[epoch] = found
+        return found
+
+    def _made(self, epoch: int) -> Sequence[Batch]:
         forgotten = self._forgotten()
         parts = self._parts(epoch, forgotten)
         first = epoch * self.steps_per_epoch
@@ -130,9 +143,8 @@ class Schedule:
         if self.forget:  # found for all batches at once: a look at each would cost more than the batch itself
             places = torch.arange(len(parts)).repeat_interleave(torch.tensor([len(part) for part in parts]))
             visits.update(places[forgotten[torch.cat(parts)]].tolist())
-        for place, indices in enumerate(parts):
-            kept = indices[~forgotten[indices]] if place in visits else indices
-            yield Batch(first + place, epoch, indices, kept)
+        kept = [part[~forgotten[part]] if place in visits else part for place, part in enumerate(parts)]
+        return tuple(Batch(first + k, epoch, *both) for k, both in enumerate(zip(parts, kept, strict=True)))
 
     def batches(self, start: int = 0) -> Iterator[Batch]:
         """Give the batches of all epochs, in order.
