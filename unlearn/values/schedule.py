@@ -96,13 +96,15 @@ class Schedule:
             self.size, generator=generator(self.seed, "order", 0 if self.order == "shuffle_once" else epoch)
         )
 
-    def _forgotten(self) -> Tensor:
+    @cached_property
+    def forgotten(self) -> Tensor:
+        """Whether each training point is in the forget set, bool, shape (size,)."""
         mask = torch.zeros(self.size, dtype=torch.bool)
         mask[list(self.forget)] = True
         return mask
 
-    def _parts(self, epoch: int, forgotten: Tensor) -> list[Tensor]:
-        order = self._permutation(epoch)
+    def _parts(self, epoch: int) -> list[Tensor]:
+        order, forgotten = self._permutation(epoch), self.forgotten
         if self.unit is not None:
             # the forgotten batch stays together in its own inner order; the others flow around it
             parts = list(order[~forgotten[order]].split(self.batch_size))
@@ -136,12 +138,11 @@ class Schedule:
         return found
 
     def _made(self, epoch: int) -> Sequence[Batch]:
-        forgotten = self._forgotten()
-        parts = self._parts(epoch, forgotten)
+        parts, forgotten = self._parts(epoch), self.forgotten
         first = epoch * self.steps_per_epoch
         visits: set[int] = set()
         if self.forget:  # found for all batches at once: a look at each would cost more than the batch itself
-            places = torch.arange(len(parts)).repeat_interleave(torch.tensor([len(part) for part in parts]))
+            places = torch.arange(len(parts)).repeat_interleave(torch.tensor([part.shape[0] for part in parts]))
             visits.update(places[forgotten[torch.cat(parts)]].tolist())
         kept = [part[~forgotten[part]] if place in visits else part for place, part in enumerate(parts)]
         return tuple(Batch(first + k, epoch, *both) for k, both in enumerate(zip(parts, kept, strict=True)))
@@ -155,9 +156,10 @@ class Schedule:
         Yields:
             One batch a step.
         """
+        total = self.total_steps
         for epoch in range(start // max(self.steps_per_epoch, 1), self.epochs):
             for batch in self.epoch(epoch):
-                if batch.step >= self.total_steps:
+                if batch.step >= total:
                     return
                 if batch.step >= start:
                     yield batch
@@ -178,10 +180,15 @@ class Schedule:
         """
         digest = hashlib.sha256()
         for batch in self.batches():
-            for part in (batch.indices, batch.kept):
-                digest.update(len(part).to_bytes(8, "big"))
-                digest.update(part.numpy().tobytes())
+            whole = _bytes(batch.indices)
+            digest.update(whole)
+            digest.update(_bytes(batch.kept) if batch.is_visit else whole)
         return digest.hexdigest()
+
+
+def _bytes(points: Tensor) -> bytes:
+    table = points.numpy()
+    return len(table).to_bytes(8, "big") + table.tobytes()
 
 
 def batch_at(size: int, batch_size: int, seed: int, order: str, position: int) -> tuple[int, ...]:
@@ -198,4 +205,4 @@ def batch_at(size: int, batch_size: int, seed: int, order: str, position: int) -
         The points, ascending.
     """
     plain = Schedule(size, batch_size, 1, seed, order)
-    return tuple(sorted(plain._parts(0, plain._forgotten())[position].tolist()))
+    return tuple(sorted(plain._parts(0)[position].tolist()))
