@@ -20,6 +20,7 @@ from unlearn.pipeline.stack_forecast import stacked_forecasts
 from unlearn.pipeline.stopwatch import Stopwatch
 from unlearn.train.learner import Learner
 from unlearn.train.recording import Trained
+from unlearn.train.stack import PARTS
 from unlearn.train.stack_objective import StackedObjective
 from unlearn.values.errors import Diverged, NotFinite
 from unlearn.values.streams import generator
@@ -63,7 +64,7 @@ class Measured(Protocol):
 
 @dataclass
 class _Chunk:
-    """Curvature of a few points, as many as the processor's cache holds.
+    """Curvature of a few points, whose products go in lockstep.
 
     Attributes:
         points: of one stack.
@@ -143,8 +144,9 @@ class StackCurvature:
         estimator = first.tracker.estimator
         lanczos = estimator if isinstance(estimator, Lanczos) else Lanczos("unused", 1.0, 1)
         chunks = []
-        for start in range(0, len(points), CHUNK):
-            rows = slice(start, start + CHUNK)
+        size = CHUNK if workers is None else min(CHUNK, -(-len(points) // PARTS))
+        for start in range(0, len(points), size):
+            rows = slice(start, start + size)
             tracker = StackedTracker(lanczos, first.tracker.warmth)
             chunks.append(_Chunk(points[rows], objective.take(rows), chosen[rows], tracker))
         return cls(chunks, first.config.measure, workers)

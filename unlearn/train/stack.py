@@ -1,8 +1,8 @@
 """SGD of many small learners as one computation: same network and loss, each with its own weights, points and rates.
 
 A small network leaves most of a step to Python. Stacked, K learners cost little more than one: weights are the rows of
-one matrix, a step is one forward and one backward pass for all rows (`torch.func.vmap`). What each learner computes is
-what `unlearn/train/loop.py` computes for it alone, up to the order of sums.
+one matrix, a step is one forward and one backward pass for all rows (`stack_objective.py`). What each learner computes
+is what `unlearn/train/loop.py` computes for it alone, up to the order of sums.
 """
 
 from collections.abc import Iterator, Sequence
