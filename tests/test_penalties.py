@@ -45,7 +45,9 @@ def test_closed_forms_of_columns_are_the_derivatives(normalisation):
 def test_l2_of_rows_is_that_of_each(detached):
     weights = torch.randn(3, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     penalty = L2Penalty("l2", 0.1, detached)
-    assert torch.allclose(penalty.unit_of_rows(weights), torch.stack([penalty.unit_of_weights(w) for w in weights]))
+    each = torch.stack([penalty.unit_of_weights(row) for row in weights])
+    assert torch.allclose(penalty.unit_of_rows(weights), each)
+    assert torch.allclose(Penalty.unit_of_rows(penalty, weights), each)  # a penalty that brings no formula for rows
 
 
 def test_l2_is_weight_decay():

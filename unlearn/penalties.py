@@ -103,7 +103,10 @@ class Penalty:
         Returns:
             Shape (r,).
         """
-        return weights.new_zeros(len(weights))
+        if type(self).unit_of_weights is Penalty.unit_of_weights:
+            return weights.new_zeros(len(weights))
+        found: Tensor = torch.func.vmap(self.unit_of_weights)(weights)
+        return found
 
     def of_logits(self, logits: Tensor) -> Tensor:
         """Penalise outputs, as a mean over the batch.
