@@ -28,6 +28,28 @@ def test_sd_derivatives():
     assert torch.autograd.gradgradcheck(penalty.of_logits, logits)
 
 
+@pytest.mark.parametrize("normalisation", ["none", "per_class"])
+def test_closed_forms_of_columns_are_the_derivatives(normalisation):
+    penalty = SDPenalty("sd", 1.5, normalisation)
+    columns, along = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    columns[1, :, 2] = 1.0  # all equal
+    found, known = penalty.slope_of_columns(columns), Penalty.slope_of_columns(penalty, columns)  # by autograd
+    assert torch.allclose(found[0], penalty.each_of_logits(columns.mT.flatten(0, 1)).unflatten(0, (3, 5)))
+    assert torch.allclose(found[0], known[0], rtol=0, atol=1e-12)
+    assert torch.allclose(found[1], known[1], rtol=0, atol=1e-12)
+    bends = [kind.bend_of_columns(penalty, columns, along) for kind in (SDPenalty, Penalty)]
+    assert torch.allclose(*bends, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("detached", [True, False])
+def test_l2_of_rows_is_that_of_each(detached):
+    weights = torch.randn(3, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    penalty = L2Penalty("l2", 0.1, detached)
+    each = torch.stack([penalty.unit_of_weights(row) for row in weights])
+    assert torch.allclose(penalty.unit_of_rows(weights), each)
+    assert torch.allclose(Penalty.unit_of_rows(penalty, weights), each)  # a penalty that brings no formula for rows
+
+
 def test_l2_is_weight_decay():
     weights = torch.tensor([3.0, -4.0], dtype=torch.float64, requires_grad=True)
     penalty = L2Penalty("l2", 0.1, detached=False).of_weights(weights)

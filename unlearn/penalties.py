@@ -49,6 +49,40 @@ class Penalty:
         """
         return self.each_of_logits(logits.mT.flatten(0, 1)).unflatten(0, (len(logits), -1))
 
+    def slope_of_columns(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Give `each_of_columns` with its slope.
+
+        Args:
+            logits: shape (r, num_classes, b).
+
+        Returns:
+            Each, shape (r, b), and the derivative by the logits of its point, shape (r, num_classes, b).
+        """
+        point = logits.detach().requires_grad_()
+        each = self.each_of_columns(point)
+        if not each.requires_grad:
+            return each, torch.zeros_like(logits)
+        return each.detach(), torch.autograd.grad(each.sum(), point)[0]
+
+    def bend_of_columns(self, logits: Tensor, along: Tensor) -> Tensor:
+        """Give what the slope of `slope_of_columns` moves by, to first order.
+
+        Args:
+            logits: shape (r, num_classes, b).
+            along: what the logits move by, in the same shape.
+
+        Returns:
+            Shape (r, num_classes, b).
+        """
+        point = logits.detach().requires_grad_()
+        each = self.each_of_columns(point)
+        if not each.requires_grad:
+            return torch.zeros_like(logits)
+        (slope,) = torch.autograd.grad(each.sum(), point, create_graph=True)
+        if not slope.requires_grad:
+            return torch.zeros_like(logits)
+        return torch.autograd.grad(slope, point, along, materialize_grads=True)[0]
+
     def unit_of_weights(self, weights: Tensor) -> Tensor:
         """Penalise weights, whatever the batch, at strength 1.
 
@@ -59,6 +93,20 @@ class Penalty:
             A scalar.
         """
         return weights.new_zeros(())
+
+    def unit_of_rows(self, weights: Tensor) -> Tensor:
+        """Give `unit_of_weights` of many models at once.
+
+        Args:
+            weights: shape (r, dim).
+
+        Returns:
+            Shape (r,).
+        """
+        if type(self).unit_of_weights is Penalty.unit_of_weights:
+            return weights.new_zeros(len(weights))
+        found: Tensor = torch.func.vmap(self.unit_of_weights)(weights)
+        return found
 
     def of_logits(self, logits: Tensor) -> Tensor:
         """Penalise outputs, as a mean over the batch.
@@ -128,11 +176,45 @@ class SDPenalty(Penalty):
         Returns:
             Shape (r, b).
         """
-        classes = logits.shape[1]
+        return self._columns(logits)[1] * self._scale(logits)
+
+    def slope_of_columns(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Give `each_of_columns` with its slope, c / ((n - 1) s) for n centred logits c and their deviation s.
+
+        Args:
+            logits: shape (r, num_classes, b).
+
+        Returns:
+            Each, shape (r, b), and the derivative by the logits of its point, shape (r, num_classes, b).
+        """
+        (centred, spread, inverse), scale = self._columns(logits), self._scale(logits)
+        return spread * scale, centred * (inverse * (scale / (logits.shape[1] - 1)))[:, None]
+
+    def bend_of_columns(self, logits: Tensor, along: Tensor) -> Tensor:
+        """Give what the slope moves by: (v - u (u'v) / (n - 1)) / ((n - 1) s), with u = c / s and v centred.
+
+        Args:
+            logits: shape (r, num_classes, b).
+            along: what the logits move by, in the same shape.
+
+        Returns:
+            Shape (r, num_classes, b).
+        """
+        (centred, _, inverse), others = self._columns(logits), logits.shape[1] - 1
+        unit = centred * inverse[:, None]
+        moved = along - along.mean(1, keepdim=True)
+        moved = moved - unit * ((unit * moved).sum(1, keepdim=True) / others)
+        return moved * (inverse * (self._scale(logits) / others))[:, None]
+
+    def _scale(self, logits: Tensor) -> float:
+        return 1 / logits.shape[1] if self.normalisation == "per_class" else 1.0
+
+    def _columns(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Give centred logits, their deviation s, and 1 / s, which is 0 where s is."""
         from_first = logits - logits[:, :1]  # exactly 0 where all are equal, and so is what comes of it
         centred = from_first - from_first.mean(1, keepdim=True)
-        spread = _root(centred.square().sum(1) / (classes - 1))
-        return spread / classes if self.normalisation == "per_class" else spread
+        spread = _root(centred.square().sum(1) / (logits.shape[1] - 1))
+        return centred, spread, torch.where(spread == 0, 0.0, 1 / spread)
 
 
 @dataclass(frozen=True)
@@ -167,6 +249,19 @@ class L2Penalty(Penalty):
         if self.detached:
             return norm(weights.detach()).to(weights)
         return weights.dot(weights) / 2
+
+    def unit_of_rows(self, weights: Tensor) -> Tensor:
+        """Give `unit_of_weights` of many models at once.
+
+        Args:
+            weights: shape (r, dim).
+
+        Returns:
+            Shape (r,).
+        """
+        if self.detached:
+            return torch.linalg.vector_norm(weights.detach(), dim=1, dtype=torch.float64).to(weights)
+        return weights.square().sum(1) / 2
 
 
 def spread_of(logits: Tensor) -> Tensor:

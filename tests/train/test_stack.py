@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from tests.worlds import classifier, recipe
+from unlearn.curvature.stacked import StackedHessian
 from unlearn.penalties import L2Penalty, Penalty, SDPenalty
 from unlearn.train.learner import Learner
 from unlearn.train.loop import train
@@ -67,6 +68,37 @@ def test_equal_to_the_loop(penalty, forget):
         assert torch.allclose(row.learner.velocity, learner.velocity, rtol=0, atol=1e-10)
         assert (recording.visits, recording.steps) == (known.visits, known.steps)
         assert torch.allclose(recording.update_sum, known.update_sum, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+@pytest.mark.parametrize("function", [nn.ReLU, nn.GELU, nn.Tanh, None])
+def test_closed_forms_are_the_derivatives_of_the_losses(function, penalty):
+    wide = [] if function is None else [nn.Linear(4, 6), function(), nn.Linear(6, 5), function()]
+    module = nn.Sequential(nn.Flatten(), *wide, nn.Linear(5 if wide else 4, 3))
+    objective = classifier(module=module)
+    stack = StackedObjective.of([replace(objective, penalty=PENALTIES[penalty](g)) for g in (0.0, 0.5, 0.0, 2, 1, 3)])
+    assert stack.network.dense is not None
+    stream = torch.Generator().manual_seed(1)
+    weights, vectors = torch.randn(2, 6, objective.network.layout.dim, generator=stream, dtype=torch.float64)
+    points, shares = (
+        torch.randint(24, (6, 9), generator=stream),
+        torch.rand(6, 9, generator=stream, dtype=torch.float64),
+    )
+    weights[1, -18:] = 0  # all logits equal, where the SD penalty has a kink
+    whole = weights.clone().requires_grad_()
+    expected = stack.losses(whole, points, shares)
+    (slopes,) = torch.autograd.grad(expected.sum(), whole)
+    losses, gradients = stack.gradients(weights, points, shares)
+    assert torch.allclose(losses, expected, rtol=0, atol=1e-12)
+    assert torch.allclose(gradients, slopes, rtol=0, atol=1e-12)
+    hessian, by_autograd = (
+        stack.hessian(weights, points, shares),
+        StackedHessian(weights, lambda some: stack.losses(some, points, shares)),
+    )
+    for going in ([True] * 6, [True, False, True, True, False, True], [False, True, False, False, False, False]):
+        rows = torch.tensor(going)
+        found, known = hessian.matvec(vectors, rows), by_autograd.matvec(vectors, rows)
+        assert torch.allclose(found[rows], known[rows], rtol=0, atol=1e-11)
 
 
 def test_a_batch_with_points_taken_out_can_keep_its_size():

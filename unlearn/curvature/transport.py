@@ -18,7 +18,7 @@ The recursion is that of Hara et al. 2019 and of Hessian-free recollection (arXi
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -162,50 +162,75 @@ def transport(space: Krylov, removal: Removal, *, clamp: bool) -> Difference:
         The difference after the last step of `removal.flow`. The prediction y = w' - w is its -d.
     """
     flat = removal.flat()
-    ((d, u),) = curved(entries(space, removal), removal, [space.tridiagonal()], clamp=clamp)
-    return Difference(flat.d + space.combine(d), None if flat.u is None else flat.u + space.combine(u))
+    pair = np.linalg.eigh(space.tridiagonal()[None].numpy())
+    ((d, u),) = curved(entries([space.coordinates], [removal]), [removal], [pair], clamp=clamp)
+    return Difference(flat.d + space.combine(d[0]), None if flat.u is None else flat.u + space.combine(u[0]))
 
 
-def entries(space: Krylov, removal: Removal) -> np.ndarray:
-    """Enter a basis with every vector of a removal.
+def entries(coordinates: Sequence[Callable[[Tensor], Tensor]], removals: Sequence[Removal]) -> np.ndarray:
+    """Enter bases with every vector of a removal.
 
     Args:
-        space: the basis.
-        removal: what is carried.
+        coordinates: of each basis, gives the m coordinates of a vector; what it has outside is dropped.
+        removals: one a basis.
 
     Returns:
-        Coordinates, float64, shape (m, parts); what a vector has outside the space is dropped.
+        float64, shape (K, m, parts); zero where another removal has more parts.
     """
-    return torch.stack([space.coordinates(part) for part in removal.parts], dim=1).numpy()
+    found = []
+    for enter, removal in zip(coordinates, removals, strict=True):
+        parts = removal.parts
+        known = {id(part): part for part in parts}  # many visits may share one vector
+        entered = {key: enter(part).numpy() for key, part in known.items()}
+        found.append(np.stack([entered[id(part)] for part in parts], axis=1))
+    return _padded(found)
 
 
 def curved(
-    entered: np.ndarray, removal: Removal, matrices: Sequence[Tensor], *, clamp: bool
+    entered: np.ndarray,
+    removals: Sequence[Removal],
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]],
+    *,
+    clamp: bool,
 ) -> list[tuple[Tensor, Tensor]]:
-    """Give what curvature adds to the difference, for one operator or several guesses at it.
+    """Give what curvature adds to differences, for one operator a removal or several guesses at it.
 
     Args:
-        entered: see `entries`.
-        removal: what is carried.
-        matrices: the operators projected on the first vectors of the basis, each of shape (m, m); m may be smaller than
-            the basis.
+        entered: see `entries`, shape (K, m, parts).
+        removals: what is carried, K of them.
+        pairs: eigenvalues, shape (K, n), and eigenvectors, shape (K, n, n), of the operators projected on the first n
+            vectors of the bases; n may be smaller than m.
         clamp: see `bounded`.
 
     Returns:
-        Of each, coordinates in the basis of d and of u, less those of `removal.flat()`, float64, each of shape (m,).
+        Of each pair, coordinates in the bases of d and of u, less those of `Removal.flat`, float64, each of shape
+        (K, n).
     """
-    pairs = [np.linalg.eigh(matrix.numpy()) for matrix in matrices]
-    every = np.concatenate([values for values, _ in pairs])
-    d, u = removal.responses(np.append(bounded(every, removal.flow, clamp), 0.0))  # one recursion for all of them
+    every = np.concatenate([values for values, _ in pairs], axis=1)
+    # one recursion for all eigenvalues of a removal
+    runs = [
+        removal.responses(np.append(bounded(own, removal.flow, clamp), 0.0))
+        for own, removal in zip(every, removals, strict=True)
+    ]
+    both = [_padded([run[kind] for run in runs]) for kind in range(2)]
     found, place = [], 0
     for values, vectors in pairs:
-        m = len(values)
-        ritz = vectors.T @ entered[:m]
-        own = slice(place, place + m)
-        leave = [torch.from_numpy(vectors @ ((each[own] - each[-1]) * ritz).sum(axis=1)) for each in (d, u)]
-        found.append((leave[0], leave[1]))
-        place += m
+        n = values.shape[1]
+        ritz = vectors.swapaxes(1, 2) @ entered[:, :n]
+        own = slice(place, place + n)
+        leave = [((each[:, own] - each[:, -1:]) * ritz).sum(axis=2) for each in both]
+        d, u = (torch.from_numpy((vectors @ each[:, :, None])[:, :, 0]) for each in leave)
+        found.append((d, u))
+        place += n
     return found
+
+
+def _padded(tables: Sequence[np.ndarray]) -> np.ndarray:
+    """Stack tables of different width."""
+    out = np.zeros((len(tables), len(tables[0]), max(table.shape[1] for table in tables)))
+    for table, into in zip(tables, out, strict=True):
+        into[:, : table.shape[1]] = table
+    return out
 
 
 def bounded(eigenvalues: np.ndarray, flow: Flow, clamp: bool) -> np.ndarray:

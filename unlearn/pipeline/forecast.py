@@ -8,19 +8,21 @@ that these steps had.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from unlearn.curvature.krylov import Krylov, krylov
+from unlearn.curvature.krylov import krylov
 from unlearn.curvature.operator import Halves, Operator
 from unlearn.curvature.transport import Difference, Removal, curved, entries
 from unlearn.train.carried import Carried
 from unlearn.train.learner import Learner
 from unlearn.train.recording import Recording
-from unlearn.values.flat import norm
+from unlearn.values.flat import norms
 
 ERROR = 0.2  # of norm(y): beyond, the last products still mattered
 HALVES = 0.5  # of norm(y): beyond, other batches would have said something else
@@ -63,6 +65,27 @@ class Opened:
     flat: Difference
 
 
+@dataclass(frozen=True)
+class Projected:
+    """Curvature of K removals, projected on as many Krylov spaces of m products.
+
+    Attributes:
+        opened: what is carried; each space is started at its `flat.d`.
+        whole: the operators, float64, shape (K, m, m).
+        halves: those of two halves of the batches, as `whole`; None where there are none.
+        coordinates: of each space, gives the coordinates of a vector.
+        combine: maps coefficients in the bases, shape (K, c, m), to vectors, shape (K, c, dim).
+        exhausted: whether the spaces are invariant.
+    """
+
+    opened: Sequence[Opened]
+    whole: Tensor
+    halves: tuple[Tensor, Tensor] | None
+    coordinates: Sequence[Callable[[Tensor], Tensor]]
+    combine: Callable[[Tensor], Tensor]
+    exhausted: bool
+
+
 def forecast(
     recording: Recording, original: Learner, operator_along: Callable[[Tensor], Operator], products: int
 ) -> Forecast:
@@ -84,8 +107,16 @@ def forecast(
         return opened
     operator = operator_along(opened.flat.d)
     space = krylov(operator, opened.flat.d, products)
-    share = operator.share if isinstance(operator, Halves) else None
-    return close_forecast(recording, original, opened, space, share)
+    halves = space.halves(operator.share) if isinstance(operator, Halves) else None
+    projected = Projected(
+        [opened],
+        space.tridiagonal()[None],
+        None if halves is None else (halves[0][None], halves[1][None]),
+        [space.coordinates],
+        lambda coefficients: torch.stack([space.combine(each) for each in coefficients[0]])[None],
+        space.exhausted,
+    )
+    return close_forecasts([recording], [original], projected)[0]
 
 
 def open_forecast(recording: Recording, original: Learner) -> Forecast | Opened:
@@ -109,58 +140,61 @@ def open_forecast(recording: Recording, original: Learner) -> Forecast | Opened:
     return Opened(removal, moved, flat)
 
 
-def close_forecast(
-    recording: Recording, original: Learner, opened: Opened, space: Krylov, share: float | None
-) -> Forecast:
+def close_forecasts(
+    recordings: Sequence[Recording], originals: Sequence[Learner], projected: Projected
+) -> list[Forecast]:
     """Predict w' - w_t once there is curvature.
 
     Args:
-        recording: as for `forecast`.
-        original: M.
-        opened: what is carried.
-        space: of the curvature of the steps since the last prediction, started at `opened.flat.d`.
-        share: weight of the first half of the batches in their mean; None where there are no halves.
+        recordings: of each M, as for `forecast`.
+        originals: each M.
+        projected: what is carried, and the curvature of the steps since the last predictions.
 
     Returns:
-        The prediction.
+        The predictions.
     """
-    before, removal, flat = recording.carried, opened.removal, opened.flat
-    assert before is not None
-    whole = space.tridiagonal()
-    ritz, vectors = torch.linalg.eigh(whole)
-    raised = vectors @ torch.diag(ritz.clamp(min=0)) @ vectors.T
-    halves = None if share is None else space.halves(share)
-    matrices = [whole, raised, whole[:-1, :-1], *(halves or ())]
-    (d, u), (d_raised, _), (d_shorter, _), *of_halves = curved(entries(space, removal), removal, matrices, clamp=False)
-    after = Difference(flat.d + space.combine(d), None if flat.u is None else flat.u + space.combine(u))
-    size, size_raised = float(norm(after.d)), float(norm(flat.d + space.combine(d_raised)))
-    carried = replace(
-        opened.moved,
-        difference=after,
-        error=before.error + _error(space, d, d_shorter),
-        spread=math.hypot(before.spread, _apart(of_halves)),
-        growth=before.growth + (math.log(size / size_raised) if size and size_raised else 0.0),
+    removals, flats = [each.removal for each in projected.opened], [each.flat for each in projected.opened]
+    matrices = [projected.whole, projected.whole[:, :-1, :-1], *(projected.halves or ())]
+    whole, *others = [np.linalg.eigh(matrix.numpy()) for matrix in matrices]
+    raised = whole[0].clip(min=0), whole[1]
+    (d, u), (d_raised, _), (d_shorter, _), *of_halves = curved(
+        entries(projected.coordinates, removals), removals, [whole, raised, *others], clamp=False
     )
-    reasons = {
-        "unconverged": carried.error > ERROR * size,
-        "growth": carried.growth > math.log(GROWTH),
-        "lr_sigma": removal.flow.rates[-1] * float(ritz.abs().max()) > 1,
-        "half_samples": carried.spread > HALVES * size,
-        "batchnorm": bool(original.buffers),
-    }
-    flags = tuple(flag for flag, holds in reasons.items() if holds)
-    return Forecast(carried, -after.d, carried.error, space.products, flags)
+    carries = any(flat.u is not None for flat in flats)
+    moved = projected.combine(torch.stack([d, d_raised, u] if carries else [d, d_raised], dim=1))
+    flat_d = torch.stack([flat.d for flat in flats])
+    after, after_raised = flat_d + moved[:, 0], flat_d + moved[:, 1]
+    predictions, sizes, raised_sizes = -after, norms(after).tolist(), norms(after_raised).tolist()
+    errors = _errors(projected, d, d_shorter)
+    aparts = torch.linalg.vector_norm(of_halves[0][0] - of_halves[1][0], dim=1).tolist() if of_halves else None
+    found = []
+    for k, (recording, original, opened) in enumerate(zip(recordings, originals, projected.opened, strict=True)):
+        before, flat, size, size_raised = recording.carried, opened.flat, sizes[k], raised_sizes[k]
+        assert before is not None
+        carried = replace(
+            opened.moved,
+            difference=Difference(after[k], None if flat.u is None else flat.u + moved[k, 2]),
+            error=before.error + errors[k],
+            spread=math.hypot(before.spread, 0.0 if aparts is None else aparts[k]),
+            growth=before.growth + (math.log(size / size_raised) if size and size_raised else 0.0),
+        )
+        reasons = {
+            "unconverged": carried.error > ERROR * size,
+            "growth": carried.growth > math.log(GROWTH),
+            "lr_sigma": opened.removal.flow.rates[-1] * float(np.abs(whole[0][k]).max()) > 1,
+            "half_samples": carried.spread > HALVES * size,
+            "batchnorm": bool(original.buffers),
+        }
+        flags = tuple(flag for flag, holds in reasons.items() if holds)
+        found.append(Forecast(carried, predictions[k], carried.error, projected.whole.shape[1], flags))
+    return found
 
 
-def _error(space: Krylov, d: Tensor, shorter: Tensor) -> float:
-    """Say what the last product changed in d."""
-    if space.exhausted:
-        return 0.0
-    if space.products < 2:
-        return math.inf
-    return float(torch.linalg.vector_norm(d - torch.cat([shorter, shorter.new_zeros(1)])))
-
-
-def _apart(halves: list[tuple[Tensor, Tensor]]) -> float:
-    """Say how far two halves of the batches disagree on d."""
-    return float(torch.linalg.vector_norm(halves[0][0] - halves[1][0])) if halves else 0.0
+def _errors(projected: Projected, d: Tensor, shorter: Tensor) -> list[float]:
+    """Say what the last product changed in each d."""
+    if projected.exhausted:
+        return [0.0] * len(d)
+    if d.shape[1] < 2:
+        return [math.inf] * len(d)
+    changed: list[float] = torch.linalg.vector_norm(d - F.pad(shorter, (0, 1)), dim=1).tolist()
+    return changed

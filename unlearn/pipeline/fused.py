@@ -15,10 +15,11 @@ from joblib import cpu_count  # heeds affinity and container limits, as os.cpu_c
 
 from unlearn.pipeline import report
 from unlearn.pipeline.measure import judge
-from unlearn.pipeline.run import conclude, open_folder, recorded
+from unlearn.pipeline.run import conclude, recorded
 from unlearn.pipeline.stack_curvature import StackCurvature, StackMeasurer
 from unlearn.pipeline.stacking import Point
 from unlearn.pipeline.stopwatch import Stopwatch
+from unlearn.records.folder import RunFolder
 from unlearn.train.learner import Learner
 from unlearn.train.loop import Step
 from unlearn.train.recording import Recording, Trained
@@ -60,10 +61,10 @@ def finish(point: Point, path: Path) -> dict[str, Any]:
     Raises:
         Diverged: the point did; what was measured until then is in the folder.
     """
-    folder = open_folder(point.cfg, path)
+    folder = RunFolder.create(path, point.settings)
     if (summary := folder.finished()) is not None:
         return summary
-    with recorded(point.cfg, point.prepared, folder, point.outcome) as sink:
+    with recorded(point.cfg, point.settings, point.prepared, folder, point.outcome) as sink:
         on_file = folder.last_row()
         for row in point.outcome.rows:
             if row.step > on_file:

@@ -1,5 +1,6 @@
 """Everything that can be wrong with a run is found here, before anything is written."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -68,12 +69,13 @@ class Prepared:
         return self.recorded.objective.network
 
 
-def prepare(cfg: DictConfig, data: Data | None = None) -> Prepared:
+def prepare(cfg: DictConfig, data: Data | None = None, make: Callable[[Any, str], Any] = build) -> Prepared:
     """Build all parts of a run and check them against each other.
 
     Args:
         cfg: the composed config.
         data: what `dataset` would load, where that is there already.
+        make: makes a part, as `build` does it.
 
     Returns:
         The run, ready to start.
@@ -86,8 +88,8 @@ def prepare(cfg: DictConfig, data: Data | None = None) -> Prepared:
     if unset:
         raise UserError(f"{unset[0]}: must be set")
     config = cast(Config, OmegaConf.to_object(cfg))
-    parts = {key: build(cfg[key], key) for key in ("dataset", "model", "penalty", "forget", "method", "curvature")}
-    logger = build(cfg.logger, "logger")
+    parts = {key: make(cfg[key], key) for key in ("dataset", "model", "penalty", "forget", "method", "curvature")}
+    logger = make(cfg.logger, "logger")
     _check(config)
     records = _records(cfg.training.record, parts["method"], shared=config.store.enabled)
     if config.measure.krylov and config.measure.hessian_samples:
@@ -100,9 +102,8 @@ def prepare(cfg: DictConfig, data: Data | None = None) -> Prepared:
         data = encode(loaded, parts["dataset"].name, parts["model"], feature_folder(config.store), device)
     for key, phase in (("pretraining", config.pretraining), ("training", config.training)):
         if not 1 <= phase.batch_size <= len(data.train):
-            raise UserError(
-                f"{key}.batch_size={phase.batch_size}: must lie between 1 and the {len(data.train)} training points"
-            )
+            limits = f"must lie between 1 and the {len(data.train)} training points"
+            raise UserError(f"{key}.batch_size={phase.batch_size}: {limits}")
     context = Context(
         data.train.labels, config.training.batch_size, config.schedule.order, config.schedule.drop_last, config.seed
     )

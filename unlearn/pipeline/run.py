@@ -76,11 +76,12 @@ def run(cfg: DictConfig, path: Path) -> dict[str, Any]:
         settle(prepared)
     outcome.seconds.device = prepared.device
     _announce(prepared)
-    folder = open_folder(cfg, path)
+    settings = plain(cfg)
+    folder = RunFolder.create(path, settings)
     if (summary := folder.finished()) is not None:
         logger.info("%s: is done already", path)
         return summary
-    with recorded(cfg, prepared, folder, outcome) as sink, Watch(prepared.config.checkpoint.minutes) as watch:
+    with recorded(cfg, settings, prepared, folder, outcome) as sink, Watch(prepared.config.checkpoint.minutes) as watch:
         store = _store(prepared, folder)
         job = Job(prepared, outcome.seconds, watch, store, _short(folder.path), outcome.reused)
         pair = stages.pair(job, lambda row: _emit(row, folder, sink, outcome))
@@ -92,25 +93,27 @@ def run(cfg: DictConfig, path: Path) -> dict[str, Any]:
     return outcome.summary
 
 
-def open_folder(cfg: DictConfig, path: Path) -> RunFolder:
-    """Open a run's folder for a config.
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """Resolve a config.
 
     Args:
-        cfg: the composed config.
-        path: the folder.
+        cfg: composed.
 
     Returns:
-        The folder, which holds no other run.
+        It in plain types.
     """
-    return RunFolder.create(path, cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True)))
+    return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
 
 
 @contextmanager
-def recorded(cfg: DictConfig, prepared: Prepared, folder: RunFolder, outcome: Outcome) -> Iterator[Sink]:
+def recorded(
+    cfg: DictConfig, settings: dict[str, Any], prepared: Prepared, folder: RunFolder, outcome: Outcome
+) -> Iterator[Sink]:
     """Open a run's sink; write who, what and how before, and the summary after.
 
     Args:
         cfg: the composed config.
+        settings: the same, resolved, in plain types.
         prepared: the run.
         folder: the run's.
         outcome: its summary is written at the end.
@@ -124,8 +127,7 @@ def recorded(cfg: DictConfig, prepared: Prepared, folder: RunFolder, outcome: Ou
     folder.write_config(OmegaConf.to_yaml(cfg, resolve=True))
     record = _provenance(prepared)
     folder.write_json("provenance", record)
-    config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
-    with prepared.logger.open(folder.path, config, **report.labels(prepared.names, folder.path)) as sink:
+    with prepared.logger.open(folder.path, settings, **report.labels(prepared.names, folder.path)) as sink:
         try:
             yield sink
         except Diverged as error:
@@ -208,8 +210,9 @@ def evaluate(prepared: Prepared, weights: Tensor, buffers: Buffers) -> dict[str,
     def predict(split: Split, points: Tensor) -> Tensor:
         return prepared.network.logits(weights, buffers, split.batch(points), train=False)
 
+    chunk = 2048 if prepared.network.layout.dim < SMALL else 256
     return {
-        name: accuracy(partial(predict, split), split.labels, points.to(prepared.device))
+        name: accuracy(partial(predict, split), split.labels, points.to(prepared.device), chunk)
         for name, (split, points) in sets.items()
     }
 

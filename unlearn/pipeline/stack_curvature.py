@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from unlearn.curvature.estimators import Lanczos
-from unlearn.curvature.stacked import StackedHessian
 from unlearn.curvature.stacked_lanczos import StackedTracker
 from unlearn.metrics import weight_space
 from unlearn.pipeline.config import Measure
@@ -21,11 +20,12 @@ from unlearn.pipeline.stack_forecast import stacked_forecasts
 from unlearn.pipeline.stopwatch import Stopwatch
 from unlearn.train.learner import Learner
 from unlearn.train.recording import Trained
+from unlearn.train.stack import PARTS
 from unlearn.train.stack_objective import StackedObjective
 from unlearn.values.errors import Diverged, NotFinite
 from unlearn.values.streams import generator
 
-CHUNK = 8  # networks in one graph of a Hessian; more would leave the processor's cache
+CHUNK = 16  # points whose products go in lockstep; fewer would leave most of the time to Python
 
 
 @dataclass
@@ -64,7 +64,7 @@ class Measured(Protocol):
 
 @dataclass
 class _Chunk:
-    """Curvature of a few points, as many as the processor's cache holds.
+    """Curvature of a few points, whose products go in lockstep.
 
     Attributes:
         points: of one stack.
@@ -90,7 +90,7 @@ class _Chunk:
         if not rows:
             return
         shares = torch.full(self.sample.shape, 1 / self.sample.shape[1], dtype=weights.dtype)
-        hessian = StackedHessian(weights, lambda some: self.objective.losses(some, self.sample, shares))
+        hessian = self.objective.hessian(weights, self.sample, shares)
         probes = torch.stack([_probe(point, step) for point in self.points])
         for k, extreme in self.tracker(hessian, probes, rows).items():
             sigma = weight_space.sigma_of(extreme.value, self.points[k].prepared.config.measure.sigma)
@@ -144,8 +144,9 @@ class StackCurvature:
         estimator = first.tracker.estimator
         lanczos = estimator if isinstance(estimator, Lanczos) else Lanczos("unused", 1.0, 1)
         chunks = []
-        for start in range(0, len(points), CHUNK):
-            rows = slice(start, start + CHUNK)
+        size = CHUNK if workers is None else min(CHUNK, -(-len(points) // PARTS))
+        for start in range(0, len(points), size):
+            rows = slice(start, start + size)
             tracker = StackedTracker(lanczos, first.tracker.warmth)
             chunks.append(_Chunk(points[rows], objective.take(rows), chosen[rows], tracker))
         return cls(chunks, first.config.measure, workers)

@@ -1,9 +1,9 @@
 """Which points of a sweep can share a computation (`unlearn/pipeline/fused.py`), and which cannot, and why."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -12,8 +12,9 @@ from torch import nn
 from unlearn.curvature.estimators import Lanczos
 from unlearn.data.split import Data
 from unlearn.methods.method import Unlearned
+from unlearn.pipeline.build import build
 from unlearn.pipeline.prepare import Prepared, prepare
-from unlearn.pipeline.run import Outcome
+from unlearn.pipeline.run import Outcome, plain
 from unlearn.pipeline.stack_curvature import StackMeasurer
 from unlearn.train.hessian import SMALL
 from unlearn.train.recording import Trained
@@ -50,6 +51,7 @@ class Point:
 
     Attributes:
         cfg: its composed config.
+        settings: the same, resolved, in plain types.
         prepared: ready to start.
         outcome: its rows, and its share of the seconds.
         error: why it stopped early, or None.
@@ -59,6 +61,7 @@ class Point:
     """
 
     cfg: DictConfig
+    settings: dict[str, Any]
     prepared: Prepared
     outcome: Outcome
     error: Diverged | None = None
@@ -94,25 +97,29 @@ def why_not(prepared: Prepared) -> str | None:
     return None
 
 
-def stack_key(cfg: DictConfig, prepared: Prepared) -> str:
+def stack_key(settings: dict[str, Any], prepared: Prepared) -> str:
     """Name what a point must share with others to be stacked with them.
 
     Args:
-        cfg: its composed config.
+        settings: its config, resolved, in plain types.
         prepared: the run.
 
     Returns:
         Equal for two points exactly when they can share a stack.
     """
-    settings = _plain(cfg)
-    free = [path for path in FREE if path != ("forget",) or not cfg.schedule.drop_last]  # it may cost a batch there
-    for *above, last in free:
-        node = settings
-        for name in above:
-            node = node.get(name, {})
-        node.pop(last, None)
+    free = [path for path in FREE if path != ("forget",) or not settings["schedule"]["drop_last"]]  # a batch less there
     size = len(prepared.data.train), prepared.recorded.schedule.total_steps
-    return json.dumps([settings, type(prepared.recorded.objective.penalty).__name__, size], sort_keys=True)
+    kind = type(prepared.recorded.objective.penalty).__name__
+    return json.dumps([_without(settings, free), kind, size], sort_keys=True)
+
+
+def _without(settings: dict[str, Any], paths: Sequence[tuple[str, ...]]) -> dict[str, Any]:
+    kept = {}
+    for name, value in settings.items():
+        below = [path[1:] for path in paths if path[0] == name]
+        if () not in below:
+            kept[name] = _without(value, below) if below and isinstance(value, dict) else value
+    return kept
 
 
 def stacks(configs: Sequence[DictConfig], most: int) -> tuple[list[dict[int, Point]], dict[int, str]]:
@@ -130,6 +137,7 @@ def stacks(configs: Sequence[DictConfig], most: int) -> tuple[list[dict[int, Poi
     """
     at_least("hydra.launcher.most", most, 2)
     loaded: dict[str, Data] = {}
+    make = _remembered()
     reasons: dict[int, str] = {}
     groups: dict[str, dict[int, Point]] = {}
     for place, cfg in enumerate(configs):
@@ -139,8 +147,9 @@ def stacks(configs: Sequence[DictConfig], most: int) -> tuple[list[dict[int, Poi
                 OmegaConf.resolve(cfg)
                 # without a subset the data does not depend on the seed
                 seed = cfg.seed if cfg.dataset.get("train_size") else None
-                data = json.dumps([_plain(cfg)["dataset"], seed, cfg.device])
-                prepared = prepare(cfg, loaded.get(data))
+                settings = plain(cfg)
+                data = json.dumps([settings["dataset"], seed, settings["device"]])
+                prepared = prepare(cfg, loaded.get(data), make)
         except (UserError, OmegaConfBaseException):
             reasons[place] = "its settings are wrong"  # alone, it says how
             continue
@@ -149,7 +158,7 @@ def stacks(configs: Sequence[DictConfig], most: int) -> tuple[list[dict[int, Poi
             reasons[place] = reason
             continue
         loaded.setdefault(data, prepared.data)
-        groups.setdefault(stack_key(cfg, prepared), {})[place] = Point(cfg, prepared, outcome)
+        groups.setdefault(stack_key(settings, prepared), {})[place] = Point(cfg, settings, prepared, outcome)
     found = []
     for group in groups.values():
         places = list(group)
@@ -163,5 +172,14 @@ def stacks(configs: Sequence[DictConfig], most: int) -> tuple[list[dict[int, Poi
     return found, reasons
 
 
-def _plain(cfg: DictConfig) -> dict[str, Any]:
-    return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
+def _remembered() -> Callable[[Any, str], Any]:
+    """Make parts as `build` does, equal ones once: they are values."""
+    known: dict[str, Any] = {}
+
+    def make(node: Any, key: str) -> Any:
+        text = json.dumps([key, OmegaConf.to_container(node) if isinstance(node, DictConfig) else None])
+        if text not in known:
+            known[text] = build(node, key)
+        return known[text]
+
+    return make

@@ -1,8 +1,8 @@
 """SGD of many small learners as one computation: same network and loss, each with its own weights, points and rates.
 
 A small network leaves most of a step to Python. Stacked, K learners cost little more than one: weights are the rows of
-one matrix, a step is one forward and one backward pass for all rows (`torch.func.vmap`). What each learner computes is
-what `unlearn/train/loop.py` computes for it alone, up to the order of sums.
+one matrix, a step is one forward and one backward pass for all rows (`stack_objective.py`). What each learner computes
+is what `unlearn/train/loop.py` computes for it alone, up to the order of sums.
 """
 
 from collections.abc import Iterator, Sequence
@@ -56,7 +56,7 @@ class StackedStep:
 class _Epoch:
     """What every row does in an epoch: points and shares (steps, rows, b), and whether it steps (steps, rows)."""
 
-    batches: list[list[Batch]]
+    batches: list[Sequence[Batch]]
     points: Tensor
     shares: Tensor
     steps: Tensor
@@ -76,6 +76,7 @@ def train_stacked(rows: Sequence[Row], workers: Executor | None = None) -> Itera
         Each step, after all rows have taken it.
     """
     recipes = [row.recipe for row in rows]
+    distinct = list({id(recipe): recipe for recipe in recipes}.values())  # M and M' share theirs
     objective = StackedObjective.of([recipe.objective for recipe in recipes])
     count = 1 if workers is None or len(rows) < PARTS else PARTS
     bounds = [len(rows) * part // count for part in range(count + 1)]
@@ -89,7 +90,8 @@ def train_stacked(rows: Sequence[Row], workers: Executor | None = None) -> Itera
             step = batches[0].step
             if step >= recipes[0].schedule.total_steps:
                 return
-            rates = [recipe.rate.at(step) for recipe in recipes]
+            by_recipe = {id(recipe): recipe.rate.at(step) for recipe in distinct}
+            rates = [by_recipe[id(recipe)] for recipe in recipes]
             sizes = torch.tensor(rates, dtype=dtype)[:, None]
             given = [
                 (part, plan.points[place, own], plan.shares[place, own], plan.steps[place, own], sizes[own])
@@ -160,19 +162,25 @@ class _Stack:
 
 
 def _plan(rows: Sequence[Row], epoch: int, dtype: torch.dtype) -> _Epoch:
-    schedules = {id(row.recipe.schedule): row.recipe.schedule for row in rows}
-    epochs = {key: list(schedule.epoch(epoch)) for key, schedule in schedules.items()}
-    batches = [epochs[id(row.recipe.schedule)] for row in rows]
-    width = max(len(batch.indices) for batch in batches[0])
+    recipes = {id(row.recipe): row.recipe for row in rows}  # M and M' share theirs
+    epochs = {key: recipe.schedule.epoch(epoch) for key, recipe in recipes.items()}
+    sizes = {key: torch.tensor([batch.indices.shape[0] for batch in own]) for key, own in epochs.items()}
+    width = max(int(each.max()) for each in sizes.values())
+    padded = {
+        key: pad_sequence([batch.indices for batch in own], batch_first=True, padding_value=-1)
+        for key, own in epochs.items()
+    }
     points, shares, steps = [], [], []
-    for row, own in zip(rows, batches, strict=True):
-        seen = [batch.kept if row.on_kept else batch.indices for batch in own]
-        sizes = torch.tensor([len(each) for each in seen])
-        whole = torch.tensor([len(batch.indices) for batch in own])
-        padded = pad_sequence(seen, batch_first=True)
-        padded = F.pad(padded, (0, width - padded.shape[1]))
-        divisor = whole if row.recipe.objective.renormalise == "batch_size" else sizes.clamp(min=1)
-        points.append(padded)
-        shares.append((torch.arange(width) < sizes[:, None]) / divisor[:, None].to(dtype))
-        steps.append(sizes > 0)
+    for row in rows:
+        key = id(row.recipe)
+        given, whole = F.pad(padded[key], (0, width - padded[key].shape[1]), value=-1), sizes[key]
+        seen = given >= 0
+        if row.on_kept:
+            seen &= ~row.recipe.schedule.forgotten[given]
+        counts = seen.sum(1)
+        divisor = whole if row.recipe.objective.renormalise == "batch_size" else counts.clamp(min=1)
+        points.append(given * seen)
+        shares.append(seen / divisor[:, None].to(dtype))
+        steps.append(counts > 0)
+    batches = [epochs[id(row.recipe)] for row in rows]
     return _Epoch(batches, torch.stack(points, 1), torch.stack(shares, 1), torch.stack(steps, 1))

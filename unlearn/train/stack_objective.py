@@ -6,10 +6,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from unlearn.curvature.stacked import StackedHessian, StackedOperator
 from unlearn.data.split import Split
+from unlearn.models.dense import outer
 from unlearn.models.stacked import StackedNetwork
 from unlearn.penalties import Penalty
 from unlearn.train.objective import Objective
+from unlearn.train.stack_head import Head
+from unlearn.train.stack_hessian import DenseHessian
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,8 @@ class StackedObjective:
         Returns:
             Shape (r,), in nats.
         """
-        return self._losses(weights, self.network.parts(weights), points, shares, rows)
+        inputs, head = self._at(points, shares, rows)
+        return head.losses(self.network.logits(self.network.parts(weights), inputs)) + self._of_weights(weights, rows)
 
     def gradients(
         self,
@@ -113,29 +118,101 @@ class StackedObjective:
         Returns:
             The losses, detached, shape (r,), and their gradients, shape (r, dim).
         """
-        whole = weights.detach().requires_grad_()
-        # parameters as leaves of their own: their gradients are put together once, in memory that is there already
-        parts = [part.requires_grad_() for part in self.network.parts(weights.detach())]
-        losses = self._losses(whole, parts, points, shares, rows)
-        # a loss depends on its own row alone, so the gradient of the sum holds each loss's own gradient
-        direct, *each = torch.autograd.grad(losses.sum(), [whole, *parts], allow_unused=True)
-        pieces = [torch.zeros_like(p) if g is None else g for g, p in zip(each, parts, strict=True)]
-        gradients = torch.cat([piece.flatten(1) for piece in pieces], dim=1, out=out)
-        return losses.detach(), gradients if direct is None else gradients.add_(direct)
+        weights = weights.detach()
+        inputs, head = self._at(points, shares, rows)
+        parts = self.network.parts(weights)
+        gradients = torch.empty_like(weights) if out is None else out
+        if self.network.dense is None:
+            # parameters as leaves of their own: their gradients are put together once
+            parts = [part.requires_grad_() for part in parts]
+            losses = head.losses(self.network.logits(parts, inputs))
+            # a loss depends on its own row alone, so the gradient of the sum holds each loss's own gradient
+            pieces = torch.autograd.grad(losses.sum(), parts, allow_unused=True, materialize_grads=True)
+            torch.cat([piece.flatten(1) for piece in pieces], dim=1, out=gradients)
+        else:
+            run = self.network.dense.forward(parts, inputs)
+            losses, top = head.slope(run.logits)
+            put = iter(self.network.parts(gradients))
+            for delta, hidden in zip(run.deltas(top), run.hidden, strict=True):
+                outer(delta, hidden, next(put), next(put))
+        whole = weights.requires_grad_()
+        of_weights = self._of_weights(whole, rows)
+        if of_weights.requires_grad:
+            gradients.add_(torch.autograd.grad(of_weights.sum(), whole)[0])
+        return (losses + of_weights).detach(), gradients
 
-    def _losses(
-        self, whole: Tensor, parts: list[Tensor], points: Tensor, shares: Tensor, rows: slice | Tensor
+    def mixtures(
+        self,
+        weights: Tensor,
+        points: Tensor,
+        shares: Tensor,
+        factors: Tensor,
+        rows: slice | Tensor,
+        cuts: Sequence[slice],
     ) -> Tensor:
+        """Sum gradients of a row at several weights, without holding each of them.
+
+        Args:
+            weights: shape (r, n, dim).
+            points: shape (r, n, b).
+            shares: shape (r, n, b).
+            factors: of each gradient in its sum, shape (r, n).
+            rows: which r of the rows.
+            cuts: which of the n gradients go into each sum.
+
+        Returns:
+            Shape (r, len(cuts), dim).
+        """
+        (r, n, dim), size = weights.shape, points.shape[2]
+        which = torch.arange(len(self.offsets))[rows].repeat_interleave(n)
+        flat = weights.detach().flatten(0, 1)
+        out = torch.empty(r, len(cuts), dim, dtype=weights.dtype)
+        if self.network.dense is None:
+            _, found = self.gradients(flat, points.flatten(0, 1), shares.flatten(0, 1), which)
+            for place, cut in enumerate(cuts):
+                torch.bmm(factors[:, None, cut], found.view_as(weights)[:, cut], out=out[:, place : place + 1])
+            return out
+        inputs, head = self._at(points.flatten(0, 1), (shares * factors[:, :, None]).flatten(0, 1), which)
+        run = self.network.dense.forward(self.network.parts(flat), inputs)
+        _, top = head.slope(run.logits)
+        put = [iter(self.network.parts(out[:, place])) for place in range(len(cuts))]
+        for pair in zip(run.deltas(top), run.hidden, strict=True):
+            delta, hidden = (each.unflatten(0, (r, n)).flatten(1, 2) for each in pair)  # all points of a row in line
+            for into, cut in zip(put, cuts, strict=True):
+                own = slice(cut.start * size, cut.stop * size)
+                outer(delta[:, own], hidden[:, own], next(into), next(into))
+        whole = flat.requires_grad_()
+        of_weights = self._of_weights(whole, which)
+        if of_weights.requires_grad:
+            (pull,) = torch.autograd.grad(of_weights.sum(), whole)
+            for place, cut in enumerate(cuts):
+                out[:, place] += torch.bmm(factors[:, None, cut], pull.view_as(weights)[:, cut])[:, 0]
+        return out
+
+    def hessian(self, weights: Tensor, points: Tensor, shares: Tensor) -> StackedOperator:
+        """Give the Hessians of the losses; arguments as for `losses`.
+
+        Args:
+            weights: of all rows, shape (r, dim).
+            points: shape (r, b).
+            shares: shape (r, b).
+
+        Returns:
+            The operators.
+        """
+        if self.network.dense is None:
+            return StackedHessian(weights, lambda some: self.losses(some, points, shares))
+        inputs, head = self._at(points, shares, slice(None))
+        return DenseHessian.of(self.network, weights, inputs, head, lambda some: self._of_weights(some, slice(None)))
+
+    def _at(self, points: Tensor, shares: Tensor, rows: slice | Tensor) -> tuple[Tensor, Head]:
         flat = (points + self.offsets[rows, None]).flatten()
-        logits = self.network.logits(parts, self.inputs.index_select(0, flat).unflatten(0, points.shape))
-        labels = self.labels.index_select(0, flat).view_as(points)[:, None]
-        each = -logits.log_softmax(1).gather(1, labels)[:, 0]
-        strengths = self.strengths[rows, None]
-        if not bool(strengths.any()):
-            return (shares * each).sum(1)
-        each = each + strengths * self.penalty.each_of_columns(logits)
-        of_weights: Tensor = torch.func.vmap(self.penalty.unit_of_weights)(whole)
-        return (shares * each).sum(1) + strengths[:, 0] * of_weights
+        inputs = self.inputs.index_select(0, flat).unflatten(0, points.shape)
+        labels = self.labels.index_select(0, flat).view_as(points)
+        return inputs, Head(labels, shares, self.penalty, self.strengths[rows])
+
+    def _of_weights(self, weights: Tensor, rows: slice | Tensor) -> Tensor:
+        return self.strengths[rows] * self.penalty.unit_of_rows(weights)
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unlearn.curvature.stacked import StackedHalves
+from unlearn.curvature.stacked import StackedHalves, runs
 from unlearn.train.learner import Learner
 from unlearn.train.loop import Recipe
 from unlearn.train.path import batches_on_path, quotient_length
 from unlearn.train.stack_objective import StackedObjective
 
-ROWS = 128  # gradients of one pass; more would leave the cache
+ROWS = 80  # gradients of one pass; more would leave the cache
 
 
 @dataclass(frozen=True)
@@ -40,28 +40,27 @@ class Path:
 class StackedQuotient:
     """The mean slopes of the gradients on K paths, each over the length of its removal.
 
-    All gradients of a product, of every point, batch and sign, are rows of a few passes.
+    All gradients of a product, of every point, batch and sign, are taken in a few passes. The batches of the first half
+    of a path come before those of the second: so each half's sum is one product of all its points.
 
     Attributes:
         objective: the losses.
         rows: of the objective, shape (K,).
-        before: weights at the first of the steps, shape (K, dim).
-        now: weights after the last of them, shape (K, dim).
-        progress: of each batch on its path, in [0, 1), shape (K, n).
+        weights: at the batches, shape (K, n, dim).
         points: of the batches, shape (K, n, b).
         shares: of the points in their batches' losses, shape (K, n, b).
-        halves: weights of the batches in the means of the first half and of the second, shape (K, 2, n).
+        means: weight of each batch in the mean of its half, shape (K, n).
+        first: how many of the n are of the first half.
         lengths: of the removals, float64, shape (K,).
     """
 
     objective: StackedObjective
     rows: Tensor
-    before: Tensor
-    now: Tensor
-    progress: Tensor
+    weights: Tensor
     points: Tensor
     shares: Tensor
-    halves: Tensor
+    means: Tensor
+    first: int
     lengths: Tensor
 
     @classmethod
@@ -78,30 +77,30 @@ class StackedQuotient:
         """
         picked = [batches_on_path(path.recipe, path.steps, most) for path in paths]
         count = max(1, *map(len, picked))  # M' may have taken no step on any path
+        first = (count + 1) // 2
         width = max((len(batch.indices) for batches in picked for batch in batches), default=1)
         before = torch.stack([path.before for path in paths])
+        now = torch.stack([path.now.weights for path in paths])
         shape = len(paths), count, width
         points, shares = torch.zeros(shape, dtype=torch.int64), before.new_zeros(shape)
-        progress, halves = before.new_zeros(shape[:2]), before.new_zeros(len(paths), 2, count)
+        progress, means = before.new_zeros(shape[:2]), before.new_zeros(shape[:2])
         for k, (path, batches) in enumerate(zip(paths, picked, strict=True)):
             whole = path.recipe.objective.renormalise == "batch_size"
+            sizes = (len(batches) + 1) // 2, len(batches) // 2
             for i, batch in enumerate(batches):
-                size = len(batch.kept)
-                points[k, i, :size] = batch.kept
-                shares[k, i, :size] = 1 / (len(batch.indices) if whole else size)
-                progress[k, i] = (batch.step - path.steps.start) / len(path.steps)
-            for half in range(2):
-                own = range(half, len(batches), 2)
-                halves[k, half, list(own)] = 1 / max(len(own), 1)
+                place, size = (i // 2 + first if i % 2 else i // 2), len(batch.kept)
+                points[k, place, :size] = batch.kept
+                shares[k, place, :size] = 1 / (len(batch.indices) if whole else size)
+                progress[k, place] = (batch.step - path.steps.start) / len(path.steps)
+                means[k, place] = 1 / sizes[i % 2]
         return cls(
             objective,
             torch.tensor([path.row for path in paths]),
-            before,
-            torch.stack([path.now.weights for path in paths]),
-            progress,
+            torch.lerp(before[:, None], now[:, None], progress[:, :, None]),
             points,
             shares,
-            halves,
+            means,
+            first,
             torch.tensor([quotient_length(path.push, path.now.weights) for path in paths], dtype=torch.float64),
         )
 
@@ -111,8 +110,8 @@ class StackedQuotient:
         Returns:
             The operators; one of a single batch has a share of 1.
         """
-        many = (self.halves > 0).sum(2)
-        return StackedHalves(self.both, many[:, 0] / many.sum(1).clamp(min=1))
+        many = self.means > 0
+        return StackedHalves(self.both, many[:, : self.first].sum(1) / many.sum(1).clamp(min=1))
 
     def both(self, vectors: Tensor, going: Tensor) -> tuple[Tensor, Tensor]:
         """Multiply the slopes of each half of the batches.
@@ -125,17 +124,17 @@ class StackedQuotient:
             Two of shape (K, dim); zero in rows that are not needed.
         """
         out = vectors.new_zeros(len(vectors), 2, vectors.shape[1])
-        for some in going.nonzero().flatten().split(max(ROWS // (2 * self.points.shape[1]), 1)):
-            out[some] = self._slopes(vectors, some)
+        for some in runs(going, max(ROWS // (2 * self.points.shape[1]), 1)):
+            out[some] = self._slopes(vectors[some], some)
         return out[:, 0], out[:, 1]
 
-    def _slopes(self, vectors: Tensor, some: Tensor) -> Tensor:
-        step = self.lengths[some] / torch.linalg.vector_norm(vectors[some], dim=1, dtype=torch.float64)
-        displacement = (vectors[some] * step[:, None].to(vectors))[:, None]
-        on_path = torch.lerp(self.before[some, None], self.now[some, None], self.progress[some, :, None])
-        weights = torch.cat([on_path + displacement, on_path - displacement], dim=1)
-        points, shares = (each[some].repeat(1, 2, 1) for each in (self.points, self.shares))
-        rows = self.rows[some].repeat_interleave(weights.shape[1])
-        _, found = self.objective.gradients(weights.flatten(0, 1), points.flatten(0, 1), shares.flatten(0, 1), rows)
-        halves = self.halves[some] / (2 * step[:, None, None]).to(vectors)
-        return torch.bmm(torch.cat([halves, -halves], dim=2), found.view_as(weights))
+    def _slopes(self, vectors: Tensor, some: slice) -> Tensor:
+        step = self.lengths[some] / torch.linalg.vector_norm(vectors, dim=1, dtype=torch.float64)
+        ahead = vectors * step[:, None].to(vectors)
+        signed = torch.stack([ahead, -ahead], dim=1)[:, None]
+        weights = (self.weights[some, :, None] + signed).flatten(1, 2)  # each batch ahead and behind
+        points, shares = (each[some].repeat_interleave(2, dim=1) for each in (self.points, self.shares))
+        factors = self.means[some] / (2 * step[:, None]).to(vectors)
+        signs = torch.stack([factors, -factors], dim=2).flatten(1)
+        cuts = slice(0, 2 * self.first), slice(2 * self.first, signs.shape[1])
+        return self.objective.mixtures(weights, points, shares, signs, self.rows[some], cuts)

@@ -119,6 +119,20 @@ def norm(vector: Tensor) -> Tensor:
     return torch.linalg.vector_norm(torch.stack([_norm(part) for part in _pieces(vector)]))
 
 
+def norms(rows: Tensor) -> Tensor:
+    """L2 norm of each row, as `norm` does it.
+
+    Args:
+        rows: shape (r, n).
+
+    Returns:
+        float64, shape (r,).
+    """
+    parts = rows.split(PIECE, dim=1) if rows.device.type == "cpu" else (rows,)
+    each = [torch.linalg.vector_norm(part, dim=1, dtype=torch.float64) for part in parts]
+    return torch.linalg.vector_norm(torch.stack(each), dim=0)
+
+
 def dot(a: Tensor, b: Tensor) -> Tensor:
     """Inner product, accumulated in float64 for the same reason as `norm`.
 

@@ -1,12 +1,13 @@
 """The schedule: which points make up which batch of which epoch, for M and for M'.
 
-A schedule is a value. It holds no list of batches, only what determines them, so that its memory does not grow with
-the number of steps; two equal schedules give the same batches on every machine.
+A schedule is a value. It holds what determines its batches, and those of the epoch last asked for, so that its memory
+does not grow with the number of steps; two equal schedules give the same batches on every machine.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -37,7 +38,7 @@ class Batch:
     @property
     def is_visit(self) -> bool:
         """Whether a forgotten point is in this batch."""
-        return len(self.kept) < len(self.indices)
+        return self.kept is not self.indices and len(self.kept) < len(self.indices)
 
 
 @dataclass(frozen=True)
@@ -95,13 +96,15 @@ class Schedule:
             self.size, generator=generator(self.seed, "order", 0 if self.order == "shuffle_once" else epoch)
         )
 
-    def _forgotten(self) -> Tensor:
+    @cached_property
+    def forgotten(self) -> Tensor:
+        """Whether each training point is in the forget set, bool, shape (size,)."""
         mask = torch.zeros(self.size, dtype=torch.bool)
         mask[list(self.forget)] = True
         return mask
 
-    def _parts(self, epoch: int, forgotten: Tensor) -> list[Tensor]:
-        order = self._permutation(epoch)
+    def _parts(self, epoch: int) -> list[Tensor]:
+        order, forgotten = self._permutation(epoch), self.forgotten
         if self.unit is not None:
             # the forgotten batch stays together in its own inner order; the others flow around it
             parts = list(order[~forgotten[order]].split(self.batch_size))
@@ -114,25 +117,35 @@ class Schedule:
             parts.pop()
         return parts
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
+    @cached_property
+    def _newest(self) -> dict[int, Sequence[Batch]]:  # no field: it is no part of the value
+        return {}
+
+    def epoch(self, epoch: int) -> Sequence[Batch]:
         """Give the batches of one epoch.
 
         Args:
             epoch: 0 for the first.
 
-        Yields:
+        Returns:
             One batch a step.
         """
-        forgotten = self._forgotten()
-        parts = self._parts(epoch, forgotten)
+        found = self._newest.get(epoch)
+        if found is None:
+            found = self._made(epoch)
+            self._newest.clear()
+            self._newest[epoch] = found
+        return found
+
+    def _made(self, epoch: int) -> Sequence[Batch]:
+        parts, forgotten = self._parts(epoch), self.forgotten
         first = epoch * self.steps_per_epoch
         visits: set[int] = set()
         if self.forget:  # found for all batches at once: a look at each would cost more than the batch itself
-            places = torch.arange(len(parts)).repeat_interleave(torch.tensor([len(part) for part in parts]))
+            places = torch.arange(len(parts)).repeat_interleave(torch.tensor([part.shape[0] for part in parts]))
             visits.update(places[forgotten[torch.cat(parts)]].tolist())
-        for place, indices in enumerate(parts):
-            kept = indices[~forgotten[indices]] if place in visits else indices
-            yield Batch(first + place, epoch, indices, kept)
+        kept = [part[~forgotten[part]] if place in visits else part for place, part in enumerate(parts)]
+        return tuple(Batch(first + k, epoch, *both) for k, both in enumerate(zip(parts, kept, strict=True)))
 
     def batches(self, start: int = 0) -> Iterator[Batch]:
         """Give the batches of all epochs, in order.
@@ -143,9 +156,10 @@ class Schedule:
         Yields:
             One batch a step.
         """
+        total = self.total_steps
         for epoch in range(start // max(self.steps_per_epoch, 1), self.epochs):
             for batch in self.epoch(epoch):
-                if batch.step >= self.total_steps:
+                if batch.step >= total:
                     return
                 if batch.step >= start:
                     yield batch
@@ -166,10 +180,15 @@ class Schedule:
         """
         digest = hashlib.sha256()
         for batch in self.batches():
-            for part in (batch.indices, batch.kept):
-                digest.update(len(part).to_bytes(8, "big"))
-                digest.update(part.numpy().tobytes())
+            whole = _bytes(batch.indices)
+            digest.update(whole)
+            digest.update(_bytes(batch.kept) if batch.is_visit else whole)
         return digest.hexdigest()
+
+
+def _bytes(points: Tensor) -> bytes:
+    table = points.numpy()
+    return len(table).to_bytes(8, "big") + table.tobytes()
 
 
 def batch_at(size: int, batch_size: int, seed: int, order: str, position: int) -> tuple[int, ...]:
@@ -186,4 +205,4 @@ def batch_at(size: int, batch_size: int, seed: int, order: str, position: int) -
         The points, ascending.
     """
     plain = Schedule(size, batch_size, 1, seed, order)
-    return tuple(sorted(plain._parts(0, plain._forgotten())[position].tolist()))
+    return tuple(sorted(plain._parts(0)[position].tolist()))
