@@ -84,7 +84,7 @@ def _step(found: dict[str, Any]) -> list[Sheet]:
 
 def _sigma(found: dict[str, Any]) -> list[Sheet]:
     ways = found["ways"]
-    fastest = ways["ours, warm Lanczos"]["seconds"]
+    fastest = ways["ours, from the step before"]["seconds"]
     lines = [
         (name, str(w["products"]), spread(w["seconds"]), f"{w['error']:.1e}", ratio(w["seconds"], fastest))
         for name, w in ways.items()

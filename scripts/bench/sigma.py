@@ -4,7 +4,7 @@ import importlib
 import importlib.util
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -89,17 +89,18 @@ def one_sigma(world: World, steps: int, samples: int, rounds: int, *more: str) -
         stream = torch.Generator().manual_seed(seed)
         return torch.randn(len(at.weights), generator=stream, dtype=at.weights.dtype).to(at.weights.device)
 
-    yesterday = lanczos(hessian_at(objective, before, sample), probe(3))
+    yesterday = Tracker(lanczos, Warmth(enabled=True, mix=0.01, recheck=25))
+    yesterday(hessian_at(objective, before, sample), probe(3))
 
     def ours(estimator: Callable[[Operator, Tensor], Extreme]) -> tuple[float, int]:
         found = estimator(hessian_at(objective, at, sample), probe(2))
         return abs(found.value), found.products
 
     def warm() -> tuple[float, int]:
-        return ours(Tracker(lanczos, Warmth(enabled=True, mix=0.01, recheck=25), yesterday))
+        return ours(replace(yesterday))
 
     ways: dict[str, Callable[[], tuple[float, int]]] = {
-        "ours, warm Lanczos": warm,
+        "ours, from the step before": warm,
         "ours, cold Lanczos": lambda: ours(lanczos),
         "ours, power iteration": lambda: ours(PowerIteration("power", TOLERANCE, 100)),
         "curvlinops with scipy's eigsh": lambda: curvlinops(prepared, at),

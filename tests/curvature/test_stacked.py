@@ -8,12 +8,13 @@ from torch import Tensor
 
 from unlearn.curvature.estimators import Lanczos
 from unlearn.curvature.krylov import krylov
+from unlearn.curvature.lockstep import lockstep
 from unlearn.curvature.operator import Hessian, Matrix
+from unlearn.curvature.spectrum import search
 from unlearn.curvature.stacked import (
     StackedHessian,
     StackedKrylov,
 )
-from unlearn.curvature.stacked_lanczos import StackedTracker, stacked_lanczos
 from unlearn.curvature.tracker import Tracker, Warmth
 
 DIM, ROWS = 30, 5
@@ -87,13 +88,17 @@ def test_a_space_that_ends_early_and_one_that_is_not_there():
     assert float(found.diagonal[0][1]) == pytest.approx(1)
 
 
-def test_lanczos_stops_each_row_where_it_would_alone():
+def searches(lanczos, starts, rows):
+    return {k: search(starts[k], 1, "magnitude", lanczos.tolerance, lanczos.max_products) for k in rows}
+
+
+def test_each_search_ends_where_it_would_alone():
     entries, starts = symmetric(0, 3.0), vectors(1)
     lanczos = Lanczos("lanczos", 1e-6, 20)
-    found = stacked_lanczos(lanczos, Matrices(entries), starts, [0.0] * ROWS, [0, 2, 3, 4])
+    found = lockstep(searches(lanczos, starts, [0, 2, 3, 4]), Matrices(entries), starts)
     assert found.keys() == {0, 2, 3, 4}
-    assert len({each.products for each in found.values()}) > 1
-    for k, each in found.items():
+    assert len({each.products for _, (each,) in found.values()}) > 1
+    for k, (_, (each,)) in found.items():
         alone = lanczos(Matrix(entries[k]), starts[k])
         assert (each.products, each.converged) == (alone.products, alone.converged)
         assert each.value == pytest.approx(alone.value, abs=1e-10)
@@ -105,20 +110,20 @@ def test_a_row_that_is_not_finite_leaves_the_others_alone():
     entries, starts = symmetric(0), vectors(1)
     entries[3] = float("nan")
     lanczos = Lanczos("lanczos", 1e-6, 20)
-    found = stacked_lanczos(lanczos, Matrices(entries), starts, [0.0] * ROWS, range(ROWS))
-    assert not torch.tensor(found[3].value).isfinite()
-    assert found[0].value == pytest.approx(lanczos(Matrix(entries[0]), starts[0]).value, abs=1e-10)
+    found = lockstep(searches(lanczos, starts, range(ROWS)), Matrices(entries), starts)
+    assert found[3] is None
+    assert found[0][1][0].value == pytest.approx(lanczos(Matrix(entries[0]), starts[0]).value, abs=1e-10)
 
 
 @pytest.mark.parametrize("warmth", [Warmth(True, 0.01, 4), Warmth(False, 0.01, 4)])
 def test_following_eigenvalues_costs_what_it_costs_alone(warmth):
     lanczos = Lanczos("lanczos", 1e-3, 30)
     turn = symmetric(7) * 0.02
-    stacked, alone = StackedTracker(lanczos, warmth), [Tracker(lanczos, warmth) for _ in range(ROWS)]
+    together, alone = ([Tracker(lanczos, warmth) for _ in range(ROWS)] for _ in range(2))
     for step in range(12):
         entries, probes = symmetric(0) + step * turn, vectors(100 + step)
         rows = range(ROWS) if step < 8 else [0, 1, 4]  # two rows drop out
-        found = stacked(Matrices(entries), probes, rows)
+        found = lockstep({k: together[k].search(lanczos, probes[k]) for k in rows}, Matrices(entries), probes)
         assert sorted(found) == list(rows)
         for k in rows:
             expected = alone[k](Matrix(entries[k]), probes[k])

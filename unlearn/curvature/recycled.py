@@ -33,8 +33,10 @@ SHED = 1e-2  # length below which what a kept vector has outside of the multipli
 FADE = 0.5  # of the drift and of the misjudgement seen before, an estimate on
 AUDIT = 4  # estimates in a row that nothing but their own products has checked, at most
 # chosen on digits (CNN and MLP, with and without momentum, seed 0): fewer products with either lower, larger errors too
-SHARE = 0.8  # of the second eigenvalue: how large the curvature outside of all that is known may be
-CAUTION = 2.0  # times the error estimate must be under the tolerance
+SHARE = 0.8  # of the second eigenvalue: the most that curvature outside of all that is known is taken to be
+SPREAD = 3.0  # times the spread of that curvature is in doubt
+CAUTION = 2.0  # times the movement seen with one more product is expected with all further ones
+MOST = 10.0  # times, more is not learned from one surprise
 
 
 @dataclass(frozen=True)
@@ -46,19 +48,19 @@ class Known:
         values: of each.
         doubts: by how much each value may be off, relative: what the operator has drifted since it was multiplied.
         drift: by how much the leading value has lately changed between two estimates, relative.
-        misjudged: by how many times its error estimate the leading value has lately moved with one more product, at
-            least `CAUTION`.
+        caution: times the error estimate must be under the tolerance; more where estimates were lately too small.
         unaudited: estimates since the last audit.
-        outer: curvature last seen along what a product had outside of all that was known.
+        outer: curvature last seen along what a product had outside of all that was known: its mean and its spread, which
+            are x' A x and the norm of what A x has outside of x and B, for a unit vector x of that.
     """
 
     vectors: Tensor
     values: list[float]
     doubts: list[float]
     drift: float = 0.0
-    misjudged: float = CAUTION
+    caution: float = CAUTION
     unaudited: int = 0
-    outer: float = 0.0
+    outer: tuple[float, float] = (0.0, math.inf)
 
     @classmethod
     def of(cls, space: Krylov) -> "Known":
@@ -72,8 +74,8 @@ class Known:
         """
         values, vectors = torch.linalg.eigh(space.tridiagonal())
         chosen = values.abs().argsort(descending=True)[:KEPT]
-        rows = torch.stack([space.combine(vectors[:, place]) for place in chosen])
-        return cls(rows, values[chosen].tolist(), [0.0] * len(chosen), outer=space.diagonal[-1])
+        rows = torch.stack([space.combine(vector) for vector in _upright(vectors[:, chosen]).T])
+        return cls(rows, values[chosen].tolist(), [0.0] * len(chosen), outer=(space.diagonal[-1], space.leftover))
 
 
 @dataclass(frozen=True)
@@ -96,15 +98,17 @@ class _Model:
     residual: float
     drift: float
 
-    def lead(self, multiplied: int) -> tuple[float, Tensor, float]:
+    def lead(self, multiplied: int, tolerance: float) -> tuple[float, Tensor, float]:
         """Find the leading eigenvalue.
 
         Args:
             multiplied: how many of Q are in B.
+            tolerance: relative, of the eigenvalue.
 
         Returns:
-            The eigenvalue; the vector of Q to look at next, shape (n,), which is its eigenvector unless the doubt would
-            let one lead that is mostly outside of B, a rival; and how far the doubt would move the eigenvalue.
+            The eigenvalue; the vector of Q to look at next, shape (n,): its eigenvector, but where that has next to
+            nothing outside of B, or the doubt would let one lead that is mostly outside, the one that the doubt
+            favours; and how far the doubt would move the eigenvalue.
         """
         values, vectors = torch.linalg.eigh(
             torch.stack([self.matrix, self.matrix + self.doubt, self.matrix - self.doubt])
@@ -112,7 +116,8 @@ class _Model:
         sizes, places = values.abs().max(1)
         leaders = vectors[torch.arange(3), :, places]
         bold = leaders[1 + int(sizes[1:].argmax())]
-        rival = float(bold[:multiplied].square().sum()) < 0.5
+        settled = float(leaders[0, multiplied:].square().sum()) < tolerance / 4
+        rival = settled or float(bold[multiplied:].square().sum()) > 0.5
         error = float((sizes[1:] - sizes[0]).abs().max())
         return float(values[0, places[0]]), bold if rival else leaders[0], error
 
@@ -139,44 +144,45 @@ def recycled(start: Tensor, known: Known, tolerance: float, max_products: int) -
         NotFinite: a product is not.
     """
     basis, products = [start / norm(start).to(start)], []
-    misjudged, tried = max(CAUTION, FADE * known.misjudged), []
+    caution, judged, before = known.caution, CAUTION, None
     audit, outer = known.unaudited >= AUDIT, known.outer
     while True:
         products.append((yield basis[-1]).clone())
         model = _model(torch.stack(basis), torch.stack(products), known, outer)
         if audit and len(basis) == 2:
-            outer = float(model.matrix[1, 1])
+            outer = float(model.matrix[1, 1]), float(torch.linalg.vector_norm(model.matrix[2:, 1]))
             model = _model(torch.stack(basis), torch.stack(products), known, outer)
-        value, vector, error = model.lead(len(basis))
-        tried.append((value, error))
-        if len(tried) > 1:
-            misjudged = max(misjudged, _misjudged(*tried[-2:], tolerance))
-        converged = misjudged * error <= tolerance * abs(value)
+        value, vector, error = model.lead(len(basis), tolerance)
+        if before is not None:
+            judged = max(judged, CAUTION * _misjudged(*before, value))
+            caution = max(judged, FADE * known.caution)
+        before = value, error
+        converged = caution * error <= tolerance * abs(value)
         step = _outside(model, vector, model.beyond) if audit and len(basis) == 1 else None
         if step is None and not converged and len(basis) < max_products:
             step = _outside(model, vector, len(basis))
         if step is None:
             unaudited = 0 if audit else known.unaudited + 1
-            pairs = replace(_renewed(model), misjudged=misjudged, unaudited=unaudited, outer=outer)
-            return Extreme(value, pairs.vectors[0], model.residual, len(basis), converged, misjudged * error), pairs
+            pairs = replace(_renewed(model), caution=caution, unaudited=unaudited, outer=outer)
+            return Extreme(value, pairs.vectors[0], model.residual, len(basis), converged, caution * error), pairs
         basis.append(step)
 
 
-def _misjudged(before: tuple[float, float], after: tuple[float, float], tolerance: float) -> float:
-    """Say how many times its error estimate a value has moved by; movements that do not matter count as none."""
-    moved, error = abs(after[0] - before[0]), before[1]
-    return moved / max(error, torch.finfo(torch.float64).tiny) if moved > tolerance / 4 * abs(after[0]) else 1.0
+def _misjudged(before: float, error: float, after: float) -> float:
+    """Say by how many times its error estimate a value has moved with one more product."""
+    moved = abs(after - before)
+    return moved / error if moved < error * MOST else MOST
 
 
-def _model(basis: Tensor, products: Tensor, known: Known, outer: float) -> _Model:
+def _model(basis: Tensor, products: Tensor, known: Known, outer: tuple[float, float]) -> _Model:
     """Build the model."""
     exact = inner(basis, products)
     if not bool(exact.isfinite().all()):
         raise NotFinite
     size = float(exact.abs().max())
     kept = _orthonormal(known.vectors, basis, SHED)
-    tiny = torch.finfo(products.dtype)
-    beside = _orthonormal(products, torch.cat([basis, kept]), max(64 * tiny.eps * size, tiny.tiny))
+    # shorter than this it changes no digit of the eigenvalue, and may be rounding
+    beside = _orthonormal(products, torch.cat([basis, kept]), size * torch.finfo(products.dtype).eps ** 0.5)
     rows = torch.cat([basis, kept, beside])
     m, n = len(basis), len(basis) + len(kept)
 
@@ -186,7 +192,12 @@ def _model(basis: Tensor, products: Tensor, known: Known, outer: float) -> _Mode
     matrix[:m] = matrix[:, :m].T.clone()
     matrix[:m, :m] = (exact + exact.T) / 2
     matrix[m:n, m:n] = onto @ before.diag() @ onto.T
-    matrix[n:, n:] = outer * torch.eye(len(beside), dtype=torch.float64)
+    # no more than most of the second eigenvalue, else something unknown might always lead; each guess a little lower than
+    # the one before, since among equal ones rounding would choose what is kept
+    most = SHARE * float(before.abs().sort(descending=True).values[:2][-1])
+    guess = max(-most, min(outer[0], most))
+    order = known.unaudited * 1e-2 + torch.arange(len(beside), dtype=torch.float64) * 1e-3
+    matrix[n:, n:] = (guess * (1 - order)).diag()
 
     values = torch.linalg.eigvalsh(matrix)
     change = abs(float(values[values.abs().argmax()]) / known.values[0] - 1) if known.values[0] else 1.0
@@ -194,8 +205,7 @@ def _model(basis: Tensor, products: Tensor, known: Known, outer: float) -> _Mode
     doubts = torch.tensor([math.hypot(each, drift) for each in known.doubts], dtype=torch.float64)
     doubt = torch.zeros_like(matrix)
     doubt[m:n, m:n] = onto @ (before.abs() * doubts).diag() @ onto.T
-    rival = SHARE * float(before.abs().sort(descending=True).values[:2][-1])
-    doubt[n:, n:] = max(rival - abs(outer), abs(outer)) * torch.eye(len(beside), dtype=torch.float64)
+    doubt[n:, n:] = min(SPREAD * outer[1], most - abs(guess)) * torch.eye(len(beside), dtype=torch.float64)
     ritz, vectors = torch.linalg.eigh(matrix[:m, :m])
     coupled = matrix[m:, :m] @ vectors[:, int(ritz.abs().argmax())]
     return _Model(rows, matrix, doubt, n, float(torch.linalg.vector_norm(coupled)), drift)
@@ -224,6 +234,12 @@ def _renewed(model: _Model) -> Known:
     """Keep the leading pairs of the model."""
     values, vectors = torch.linalg.eigh(model.matrix)
     chosen = values.abs().argsort(descending=True)[:KEPT]
-    values, vectors = values[chosen], vectors[:, chosen]
+    values, vectors = values[chosen], _upright(vectors[:, chosen])
     doubts = (vectors * (model.doubt @ vectors)).sum(0) / values.abs().clamp(min=torch.finfo(values.dtype).tiny)
     return Known(vectors.T.to(model.rows) @ model.rows, values.tolist(), doubts.tolist(), model.drift)
+
+
+def _upright(columns: Tensor) -> Tensor:
+    """Give each column the sign that makes its largest entry positive; eigenvectors come with either."""
+    largest = columns.gather(0, columns.abs().argmax(0, keepdim=True))
+    return torch.where(largest < 0, -columns, columns)

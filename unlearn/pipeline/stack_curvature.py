@@ -1,6 +1,5 @@
 """Sigma and forecasts of all points of a stack at once, handed to each point's own measurer."""
 
-import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unlearn.curvature.estimators import Lanczos
-from unlearn.curvature.stacked_lanczos import StackedTracker
+from unlearn.curvature.lockstep import lockstep
 from unlearn.metrics import weight_space
 from unlearn.pipeline.config import Measure
 from unlearn.pipeline.forecast import Forecast
@@ -70,13 +69,11 @@ class _Chunk:
         points: of one stack.
         objective: their losses.
         sample: points that each looks at, shape (rows, k).
-        tracker: of sigma.
     """
 
     points: Sequence[Measured]
     objective: StackedObjective
     sample: Tensor
-    tracker: StackedTracker
 
     def sigma(self, step: int) -> None:
         """Hand each point's measurer its sigma.
@@ -91,11 +88,17 @@ class _Chunk:
             return
         shares = torch.full(self.sample.shape, 1 / self.sample.shape[1], dtype=weights.dtype)
         hessian = self.objective.hessian(weights, self.sample, shares)
-        probes = torch.stack([_probe(point, step) for point in self.points])
-        for k, extreme in self.tracker(hessian, probes, rows).items():
-            sigma = weight_space.sigma_of(extreme.value, self.points[k].prepared.config.measure.sigma)
+        searches = {}
+        for k in rows:
+            tracker = self.points[k].prepared.tracker
+            assert isinstance(tracker.estimator, Lanczos)  # others do not fuse
+            searches[k] = tracker.search(tracker.estimator, _probe(self.points[k], step))
+        for k, extreme in lockstep(searches, hessian, weights).items():
             measurer = cast(StackMeasurer, self.points[k].measurer)
-            measurer.found, measurer.finite = (sigma, extreme.products), math.isfinite(extreme.value)
+            measurer.finite = extreme is not None
+            if extreme is not None:
+                sigma = weight_space.sigma_of(extreme.value, self.points[k].prepared.config.measure.sigma)
+                measurer.found = sigma, extreme.products
 
     def forecasts(self) -> None:
         """Hand each point's measurer its forecast."""
@@ -141,14 +144,11 @@ class StackCurvature:
         first = points[0].prepared
         objective = StackedObjective.of([point.prepared.recorded.objective for point in points])
         chosen = torch.stack([point.prepared.sample.points for point in points])
-        estimator = first.tracker.estimator
-        lanczos = estimator if isinstance(estimator, Lanczos) else Lanczos("unused", 1.0, 1)
         chunks = []
         size = CHUNK if workers is None else min(CHUNK, -(-len(points) // PARTS))
         for start in range(0, len(points), size):
             rows = slice(start, start + size)
-            tracker = StackedTracker(lanczos, first.tracker.warmth)
-            chunks.append(_Chunk(points[rows], objective.take(rows), chosen[rows], tracker))
+            chunks.append(_Chunk(points[rows], objective.take(rows), chosen[rows]))
         return cls(chunks, first.config.measure, workers)
 
     def look(self, step: int, seconds: Stopwatch) -> None:
