@@ -50,8 +50,8 @@ class Known:
         drift: by how much the leading value has lately changed between two estimates, relative.
         caution: times the error estimate must be under the tolerance; more where estimates were lately too small.
         unaudited: estimates since the last audit.
-        outer: curvature last seen along what a product had outside of all that was known: its mean and its spread, which
-            are x' A x and the norm of what A x has outside of x and B, for a unit vector x of that.
+        outer: curvature last seen along a unit vector x that a product had outside of all that was known: its mean
+            x' A x, and its spread, the norm of what A x has outside of x and B.
     """
 
     vectors: Tensor
@@ -192,8 +192,8 @@ def _model(basis: Tensor, products: Tensor, known: Known, outer: tuple[float, fl
     matrix[:m] = matrix[:, :m].T.clone()
     matrix[:m, :m] = (exact + exact.T) / 2
     matrix[m:n, m:n] = onto @ before.diag() @ onto.T
-    # no more than most of the second eigenvalue, else something unknown might always lead; each guess a little lower than
-    # the one before, since among equal ones rounding would choose what is kept
+    # no more than most of the second eigenvalue, else something unknown might always lead; each guess a little lower
+    # than the one before, since among equal ones rounding would choose what is kept
     most = SHARE * float(before.abs().sort(descending=True).values[:2][-1])
     guess = max(-most, min(outer[0], most))
     order = known.unaudited * 1e-2 + torch.arange(len(beside), dtype=torch.float64) * 1e-3
