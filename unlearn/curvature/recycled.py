@@ -19,6 +19,7 @@ import math
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,6 +28,7 @@ from unlearn.curvature.spectrum import Extreme
 from unlearn.values.errors import NotFinite
 from unlearn.values.flat import inner, norm
 
+Array = np.ndarray
 Search = Generator[Tensor, Tensor, tuple[Extreme, "Known"]]  # yields what is to be multiplied, is sent the product
 KEPT = 8  # pairs; a classifier has about as many outlying eigenvalues as classes
 SHED = 1e-2  # length below which what a kept vector has outside of the multiplied ones is left out
@@ -74,35 +76,39 @@ class Known:
         """
         values, vectors = torch.linalg.eigh(space.tridiagonal())
         chosen = values.abs().argsort(descending=True)[:KEPT]
-        rows = torch.stack([space.combine(vector) for vector in _upright(vectors[:, chosen]).T])
+        upright = torch.from_numpy(_upright(vectors[:, chosen].numpy()))
+        rows = torch.stack([space.combine(vector) for vector in upright.T])
         return cls(rows, values[chosen].tolist(), [0.0] * len(chosen), outer=(space.diagonal[-1], space.leftover))
 
 
 @dataclass(frozen=True)
 class _Model:
-    """The operator on Q, as the module describes it.
+    """The operator on Q, as the module describes it. Small matrices are numpy's: torch takes longer over them.
 
     Attributes:
-        rows: of Q', orthonormal, shape (n, dim).
-        matrix: float64, shape (n, n).
-        doubt: by how much the part that is not exact may be off, shape (n, n), not negative.
+        given: rows B, V and A B, shape (g, dim); Q' = frame @ given.
+        frame: shape (n, g).
+        multiplied: how many of Q are in B.
         beyond: how many of Q are in B and V.
+        matrix: shape (n, n).
+        doubt: by how much the part that is not exact may be off, shape (n, n), not negative.
         residual: norm(A x - theta x) of the leading Ritz pair of B.
         drift: by how much the leading value has changed, relative.
     """
 
-    rows: Tensor
-    matrix: Tensor
-    doubt: Tensor
+    given: Tensor
+    frame: Array
+    multiplied: int
     beyond: int
+    matrix: Array
+    doubt: Array
     residual: float
     drift: float
 
-    def lead(self, multiplied: int, tolerance: float) -> tuple[float, Tensor, float]:
+    def lead(self, tolerance: float) -> tuple[float, Array, float]:
         """Find the leading eigenvalue.
 
         Args:
-            multiplied: how many of Q are in B.
             tolerance: relative, of the eigenvalue.
 
         Returns:
@@ -110,16 +116,26 @@ class _Model:
             nothing outside of B, or the doubt would let one lead that is mostly outside, the one that the doubt
             favours; and how far the doubt would move the eigenvalue.
         """
-        values, vectors = torch.linalg.eigh(
-            torch.stack([self.matrix, self.matrix + self.doubt, self.matrix - self.doubt])
-        )
-        sizes, places = values.abs().max(1)
-        leaders = vectors[torch.arange(3), :, places]
-        bold = leaders[1 + int(sizes[1:].argmax())]
-        settled = float(leaders[0, multiplied:].square().sum()) < tolerance / 4
-        rival = settled or float(bold[multiplied:].square().sum()) > 0.5
-        error = float((sizes[1:] - sizes[0]).abs().max())
-        return float(values[0, places[0]]), bold if rival else leaders[0], error
+        cases = np.stack([self.matrix, self.matrix + self.doubt, self.matrix - self.doubt])
+        values, vectors = np.linalg.eigh(cases)
+        places = np.abs(values).argmax(1)
+        sizes = np.abs(values[range(3), places])
+        sure, *shifted = vectors[range(3), :, places]
+        bold = shifted[int(sizes[1:].argmax())]
+        settled = np.square(sure[self.multiplied :]).sum() < tolerance / 4
+        rival = settled or np.square(bold[self.multiplied :]).sum() > 0.5
+        return float(values[0, places[0]]), bold if rival else sure, float(np.abs(sizes[1:] - sizes[0]).max())
+
+    def vectors(self, coefficients: Array) -> Tensor:
+        """Leave the model.
+
+        Args:
+            coefficients: shape (r, n).
+
+        Returns:
+            Shape (r, dim).
+        """
+        return torch.from_numpy(coefficients @ self.frame).to(self.given) @ self.given
 
 
 def recycled(start: Tensor, known: Known, tolerance: float, max_products: int) -> Search:
@@ -148,11 +164,11 @@ def recycled(start: Tensor, known: Known, tolerance: float, max_products: int) -
     audit, outer = known.unaudited >= AUDIT, known.outer
     while True:
         products.append((yield basis[-1]).clone())
-        model = _model(torch.stack(basis), torch.stack(products), known, outer)
+        model = _model(basis, products, known, outer)
         if audit and len(basis) == 2:
-            outer = float(model.matrix[1, 1]), float(torch.linalg.vector_norm(model.matrix[2:, 1]))
-            model = _model(torch.stack(basis), torch.stack(products), known, outer)
-        value, vector, error = model.lead(len(basis), tolerance)
+            outer = float(model.matrix[1, 1]), float(np.linalg.norm(model.matrix[2:, 1]))
+            model = _model(basis, products, known, outer)
+        value, vector, error = model.lead(tolerance)
         if before is not None:
             judged = max(judged, CAUTION * _misjudged(*before, value))
             caution = max(judged, FADE * known.caution)
@@ -174,72 +190,86 @@ def _misjudged(before: float, error: float, after: float) -> float:
     return moved / error if moved < error * MOST else MOST
 
 
-def _model(basis: Tensor, products: Tensor, known: Known, outer: tuple[float, float]) -> _Model:
+def _model(basis: list[Tensor], products: list[Tensor], known: Known, outer: tuple[float, float]) -> _Model:
     """Build the model."""
-    exact = inner(basis, products)
-    if not bool(exact.isfinite().all()):
+    given = torch.cat([torch.stack(basis), known.vectors, torch.stack(products)])
+    gram = inner(given, given).numpy()
+    if not np.isfinite(gram).all():
         raise NotFinite
-    size = float(exact.abs().max())
-    kept = _orthonormal(known.vectors, basis, SHED)
+    g, m, last = len(gram), len(basis), len(basis) + len(known.values)
+    size = np.abs(gram[:m, last:]).max()
+    frame = _added(gram, np.zeros((0, g)), range(m), None)
+    frame = _added(gram, frame, range(m, last), SHED)
+    n = len(frame)
     # shorter than this it changes no digit of the eigenvalue, and may be rounding
-    beside = _orthonormal(products, torch.cat([basis, kept]), size * torch.finfo(products.dtype).eps ** 0.5)
-    rows = torch.cat([basis, kept, beside])
-    m, n = len(basis), len(basis) + len(kept)
+    frame = _added(gram, frame, range(last, g), size * torch.finfo(given.dtype).eps ** 0.5)
+    at_products = frame @ gram[:, last:] @ frame[:m, :m].T  # A times the rows of Q that are in B
+    onto, before = frame[m:n] @ gram[:, m:last], np.array(known.values)
 
-    onto, before = inner(kept, known.vectors), torch.tensor(known.values, dtype=torch.float64)
-    matrix = torch.zeros(len(rows), len(rows), dtype=torch.float64)
-    matrix[:, :m] = inner(rows, products)
-    matrix[:m] = matrix[:, :m].T.clone()
-    matrix[:m, :m] = (exact + exact.T) / 2
-    matrix[m:n, m:n] = onto @ before.diag() @ onto.T
+    matrix, doubt = np.zeros((2, len(frame), len(frame)))
+    matrix[:, :m], matrix[:m] = at_products, at_products.T
+    matrix[:m, :m] = (at_products[:m] + at_products[:m].T) / 2
+    matrix[m:n, m:n] = onto * before @ onto.T
     # no more than most of the second eigenvalue, else something unknown might always lead; each guess a little lower
     # than the one before, since among equal ones rounding would choose what is kept
-    most = SHARE * float(before.abs().sort(descending=True).values[:2][-1])
+    most = SHARE * float(np.sort(np.abs(before))[-2:][0])
     guess = max(-most, min(outer[0], most))
-    order = known.unaudited * 1e-2 + torch.arange(len(beside), dtype=torch.float64) * 1e-3
-    matrix[n:, n:] = (guess * (1 - order)).diag()
+    order = known.unaudited * 1e-2 + np.arange(len(frame) - n) * 1e-3
+    matrix[n:, n:] = np.diag(guess * (1 - order))
 
-    values = torch.linalg.eigvalsh(matrix)
-    change = abs(float(values[values.abs().argmax()]) / known.values[0] - 1) if known.values[0] else 1.0
+    values = np.linalg.eigvalsh(matrix)
+    change = abs(float(values[np.abs(values).argmax()]) / known.values[0] - 1) if known.values[0] else 1.0
     drift = max(change, FADE * known.drift)
-    doubts = torch.tensor([math.hypot(each, drift) for each in known.doubts], dtype=torch.float64)
-    doubt = torch.zeros_like(matrix)
-    doubt[m:n, m:n] = onto @ (before.abs() * doubts).diag() @ onto.T
-    doubt[n:, n:] = min(SPREAD * outer[1], most - abs(guess)) * torch.eye(len(beside), dtype=torch.float64)
-    ritz, vectors = torch.linalg.eigh(matrix[:m, :m])
-    coupled = matrix[m:, :m] @ vectors[:, int(ritz.abs().argmax())]
-    return _Model(rows, matrix, doubt, n, float(torch.linalg.vector_norm(coupled)), drift)
+    doubt[m:n, m:n] = onto * (np.abs(before) * np.hypot(known.doubts, drift)) @ onto.T
+    doubt[n:, n:] = min(SPREAD * outer[1], most - abs(guess)) * np.eye(len(frame) - n)
+    ritz, vectors = np.linalg.eigh(matrix[:m, :m])
+    residual = np.linalg.norm(matrix[m:, :m] @ vectors[:, np.abs(ritz).argmax()])
+    return _Model(given, frame, m, n, matrix, doubt, float(residual), drift)
 
 
-def _orthonormal(rows: Tensor, against: Tensor, short: float) -> Tensor:
-    """Give an orthonormal basis of what rows have outside of others; what is no longer than `short` is left out."""
+def _added(gram: Array, frame: Array, rows: range, short: float | None) -> Array:
+    """Go on with an orthonormal frame by what some rows have outside of it, in coordinates.
+
+    Args:
+        gram: inner products of all rows, shape (g, g).
+        frame: orthonormal so far, shape (n, g).
+        rows: to add.
+        short: what is no longer than this is left out; None where the rows are at right angles, up to rounding, and
+            stay as they are.
+
+    Returns:
+        Shape (n', g).
+    """
+    fresh = np.eye(len(gram))[list(rows)]
     for _ in range(2):  # twice is enough to be orthogonal to working precision
-        rows = torch.addmm(rows, inner(rows, against).to(rows), against, alpha=-1)
-    squares, axes = torch.linalg.eigh(inner(rows, rows))
+        fresh = fresh - (fresh @ gram @ frame.T) @ frame
+    squares, axes = np.linalg.eigh(fresh @ gram @ fresh.T)
+    if short is None:
+        return np.concatenate([frame, axes / np.sqrt(squares) @ axes.T @ fresh])
     long = squares > short**2
-    return (axes[:, long] / squares[long].sqrt()).T.to(rows) @ rows
+    return np.concatenate([frame, (axes[:, long] / np.sqrt(squares[long])).T @ fresh])
 
 
-def _outside(model: _Model, vector: Tensor, first: int) -> Tensor | None:
+def _outside(model: _Model, vector: Array, first: int) -> Tensor | None:
     """Give the direction of what a vector of the model has from a row on; None where it has nothing."""
-    outside = vector[first:].to(model.rows)
-    length = float(torch.linalg.vector_norm(outside))
-    if length <= torch.finfo(outside.dtype).eps:
+    outside = np.where(np.arange(len(vector)) >= first, vector, 0.0)
+    length = np.linalg.norm(outside)
+    if length <= torch.finfo(model.given.dtype).eps:
         return None
-    step = outside / length @ model.rows[first:]
+    step = model.vectors(outside[None] / length)[0]
     return step / norm(step).to(step)
 
 
 def _renewed(model: _Model) -> Known:
     """Keep the leading pairs of the model."""
-    values, vectors = torch.linalg.eigh(model.matrix)
-    chosen = values.abs().argsort(descending=True)[:KEPT]
+    values, vectors = np.linalg.eigh(model.matrix)
+    chosen = np.abs(values).argsort()[::-1][:KEPT]
     values, vectors = values[chosen], _upright(vectors[:, chosen])
-    doubts = (vectors * (model.doubt @ vectors)).sum(0) / values.abs().clamp(min=torch.finfo(values.dtype).tiny)
-    return Known(vectors.T.to(model.rows) @ model.rows, values.tolist(), doubts.tolist(), model.drift)
+    doubts = (vectors * (model.doubt @ vectors)).sum(0) / np.maximum(np.abs(values), np.finfo(float).tiny)
+    return Known(model.vectors(vectors.T), values.tolist(), doubts.tolist(), model.drift)
 
 
-def _upright(columns: Tensor) -> Tensor:
+def _upright(columns: Array) -> Array:
     """Give each column the sign that makes its largest entry positive; eigenvectors come with either."""
-    largest = columns.gather(0, columns.abs().argmax(0, keepdim=True))
-    return torch.where(largest < 0, -columns, columns)
+    largest = columns[np.abs(columns).argmax(0), range(columns.shape[1])]
+    return np.where(largest < 0, -columns, columns)
