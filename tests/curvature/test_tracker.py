@@ -85,3 +85,18 @@ def test_settings_are_checked():
         Warmth(True, 0.01, 0)
     with pytest.raises(UserError, match="mix"):
         Warmth(True, 1.0, 5)
+
+
+def test_pairs_that_mislead_are_given_up():
+    """Nothing is left of yesterday's operator: the search ends all the same, as from a random direction."""
+
+    def anew(step):
+        values = torch.linspace(1, 10, DIM, dtype=torch.float64).roll(7 * step)
+        stream = torch.Generator().manual_seed(step)
+        q, _ = torch.linalg.qr(torch.randn(DIM, DIM, generator=stream, dtype=torch.float64))
+        return Matrix(q @ values.diag() @ q.T)
+
+    found = follow(Warmth(True, 0.01, 1000), [anew(step) for step in range(6)], Lanczos("lanczos", 1e-6, 60))
+    assert all(each.converged for each in found)
+    assert all(each.value == pytest.approx(10, rel=1e-5) for each in found)
+    assert max(each.products for each in found[1:]) > 12  # the pairs were given up

@@ -12,6 +12,8 @@ from unlearn.curvature.spectrum import Extreme, driven, search
 from unlearn.values.errors import at_least, fraction
 from unlearn.values.flat import norm
 
+PATIENCE = 12  # products after which yesterday's pairs are given up: a random direction rarely takes as many
+
 
 @dataclass(frozen=True)
 class Warmth:
@@ -79,14 +81,15 @@ class Tracker:
         warm, known = None, self.known
         if known is not None and self.warmth.enabled:
             start = known.vectors[0] + probe * (self.warmth.mix / norm(probe).to(probe))
-            warm, known = yield from recycled(start, known, lanczos.tolerance, lanczos.max_products)
+            patience = min(PATIENCE, lanczos.max_products)
+            warm, known = yield from recycled(start, known, lanczos.tolerance, patience)
         found = warm
-        if warm is None or known is None or self.since_cold >= self.warmth.recheck:
+        if warm is None or known is None or not warm.converged or self.since_cold >= self.warmth.recheck:
             space, (cold,) = yield from search(probe, 1, "magnitude", lanczos.tolerance, lanczos.max_products)
             spent = 0 if warm is None else warm.products
-            if warm is None or abs(cold.value) > abs(warm.value) * (1 - lanczos.tolerance):
+            if warm is None or not warm.converged or abs(cold.value) > abs(warm.value) * (1 - lanczos.tolerance):
                 known = Known.of(space)  # all of it is today's
-            found = cold if warm is None or abs(cold.value) > abs(warm.value) else warm
+            found = warm if warm is not None and warm.converged and abs(warm.value) >= abs(cold.value) else cold
             found = replace(found, products=spent + cold.products)
             self.since_cold = 0
         assert found is not None
