@@ -26,7 +26,7 @@ from torch import Tensor
 from unlearn.curvature.krylov import Krylov
 from unlearn.curvature.spectrum import Extreme
 from unlearn.values.errors import NotFinite
-from unlearn.values.flat import inner, norm
+from unlearn.values.flat import combined, inner, norm
 
 Array = np.ndarray
 Search = Generator[Tensor, Tensor, tuple[Extreme, "Known"]]  # yields what is to be multiplied, is sent the product
@@ -135,7 +135,7 @@ class _Model:
         Returns:
             Shape (r, dim).
         """
-        return torch.from_numpy(coefficients @ self.frame).to(self.given) @ self.given
+        return combined(torch.from_numpy(coefficients @ self.frame), self.given)
 
 
 def recycled(start: Tensor, known: Known, tolerance: float, max_products: int) -> Search:

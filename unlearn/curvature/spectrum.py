@@ -161,5 +161,5 @@ def error_of(residual: float, gap: float) -> float:
         min(residual, 4 residual^2 / gap), an estimate of |theta - eigenvalue|.
     """
     # four times, because Ritz values that have not converged make the gap look wider than it is: with twice, one in ten
-    # warm estimates on small networks was past a tolerance of 1e-3, with four times 2 of 400, by a tenth
+    # estimates on small networks was past a tolerance of 1e-3, with four times 2 of 400, by a tenth
     return min(residual, 4 * residual**2 / gap) if gap > residual else residual

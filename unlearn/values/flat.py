@@ -156,11 +156,31 @@ def inner(a: Tensor, b: Tensor) -> Tensor:
     Returns:
         float64, shape (r, s), on the CPU.
     """
-    pieces = zip(a.split(PIECE, dim=1), b.split(PIECE, dim=1), strict=True) if a.device.type == "cpu" else [(a, b)]
     total = torch.zeros(len(a), len(b), dtype=torch.float64, device=a.device)
-    for x, y in pieces:
-        total.addmm_(x.double(), y.double().T)
+    for x, y in zip(_columns(a), _columns(b), strict=True):
+        whole = x.double()
+        total.addmm_(whole, (whole if a is b else y.double()).T)
     return total.cpu()
+
+
+def combined(coefficients: Tensor, rows: Tensor) -> Tensor:
+    """Linear combinations of rows, summed in float64 whatever is said of TF32.
+
+    Args:
+        coefficients: float64, shape (r, s).
+        rows: shape (s, dim).
+
+    Returns:
+        Shape (r, dim), of the rows' type.
+    """
+    out = rows.new_empty(len(coefficients), rows.shape[1])
+    for piece, given in zip(_columns(out), _columns(rows), strict=True):
+        piece.copy_(coefficients.to(rows.device) @ given.double())
+    return out
+
+
+def _columns(rows: Tensor) -> tuple[Tensor, ...]:
+    return rows.split(PIECE if rows.device.type == "cpu" else max(rows.shape[1], 1), dim=1)
 
 
 def distance(a: Tensor, b: Tensor) -> Tensor:
