@@ -38,6 +38,7 @@ AUDIT = 4  # estimates in a row that nothing but their own products has checked,
 SHARE = 0.8  # of the second eigenvalue: the most that curvature outside of all that is known is taken to be
 SPREAD = 3.0  # times the spread of that curvature is in doubt
 CAUTION = 2.0  # times the movement seen with one more product is expected with all further ones
+LOST = 0.15  # relative change of the leading value beyond which yesterday's pairs are no model of today's operator
 MOST = 10.0  # times, more is not learned from one surprise
 
 
@@ -93,7 +94,8 @@ class _Model:
         matrix: shape (n, n).
         doubt: by how much the part that is not exact may be off, shape (n, n), not negative.
         residual: norm(A x - theta x) of the leading Ritz pair of B.
-        drift: by how much the leading value has changed, relative.
+        change: of the leading value, relative.
+        drift: of the operator, relative: that change, or what is left of those before.
     """
 
     given: Tensor
@@ -103,6 +105,7 @@ class _Model:
     matrix: Array
     doubt: Array
     residual: float
+    change: float
     drift: float
 
     def lead(self, tolerance: float) -> tuple[float, Array, float]:
@@ -141,7 +144,8 @@ class _Model:
 def recycled(start: Tensor, known: Known, tolerance: float, max_products: int) -> Search:
     """Search for the eigenvalue of largest magnitude.
 
-    Stops when the error estimate of the module's description is under tolerance * |theta|. (A small residual is no
+    Stops when the error estimate of the module's description is under tolerance * |theta|, or, not converged, when the
+    first product shows that little is left of the operator close by. (A small residual is no
     reason to stop: it says that an eigenvalue is near, not that it is the leading one.)
 
     Args:
@@ -174,13 +178,16 @@ def recycled(start: Tensor, known: Known, tolerance: float, max_products: int) -
             caution = max(judged, FADE * known.caution)
         before = value, error
         converged = caution * error <= tolerance * abs(value)
-        step = _outside(model, vector, model.beyond) if audit and len(basis) == 1 else None
-        if step is None and not converged and len(basis) < max_products:
+        step, lost = None, len(basis) == 1 and model.change > LOST
+        if audit and len(basis) == 1 and not lost:
+            step = _outside(model, vector, model.beyond)
+        if step is None and not converged and not lost and len(basis) < max_products:
             step = _outside(model, vector, len(basis))
         if step is None:
             unaudited = 0 if audit else known.unaudited + 1
             pairs = replace(_renewed(model), caution=caution, unaudited=unaudited, outer=outer)
-            return Extreme(value, pairs.vectors[0], model.residual, len(basis), converged, caution * error), pairs
+            done = converged and not lost
+            return Extreme(value, pairs.vectors[0], model.residual, len(basis), done, caution * error), pairs
         basis.append(step)
 
 
@@ -224,7 +231,7 @@ def _model(basis: list[Tensor], products: list[Tensor], known: Known, outer: tup
     doubt[n:, n:] = min(SPREAD * outer[1], most - abs(guess)) * np.eye(len(frame) - n)
     ritz, vectors = np.linalg.eigh(matrix[:m, :m])
     residual = np.linalg.norm(matrix[m:, :m] @ vectors[:, np.abs(ritz).argmax()])
-    return _Model(given, frame, m, n, matrix, doubt, float(residual), drift)
+    return _Model(given, frame, m, n, matrix, doubt, float(residual), change, drift)
 
 
 def _added(gram: Array, frame: Array, rows: range, short: float | None) -> Array:

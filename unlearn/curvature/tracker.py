@@ -12,7 +12,7 @@ from unlearn.curvature.spectrum import Extreme, driven, search
 from unlearn.values.errors import at_least, fraction
 from unlearn.values.flat import norm
 
-PATIENCE = 12  # products after which yesterday's pairs are given up: a random direction rarely takes as many
+PATIENCE = 12  # products after which yesterday's pairs are given up; Lanczos rarely takes as many
 
 
 @dataclass(frozen=True)
@@ -78,21 +78,29 @@ class Tracker:
         Returns:
             Today's estimate.
         """
-        warm, known = None, self.known
+        found, known, direction = None, self.known, probe * (self.warmth.mix / norm(probe).to(probe))
         if known is not None and self.warmth.enabled:
-            start = known.vectors[0] + probe * (self.warmth.mix / norm(probe).to(probe))
-            patience = min(PATIENCE, lanczos.max_products)
-            warm, known = yield from recycled(start, known, lanczos.tolerance, patience)
-        found = warm
-        if warm is None or known is None or not warm.converged or self.since_cold >= self.warmth.recheck:
-            space, (cold,) = yield from search(probe, 1, "magnitude", lanczos.tolerance, lanczos.max_products)
-            spent = 0 if warm is None else warm.products
-            if warm is None or not warm.converged or abs(cold.value) > abs(warm.value) * (1 - lanczos.tolerance):
-                known = Known.of(space)  # all of it is today's
-            found = warm if warm is not None and warm.converged and abs(warm.value) >= abs(cold.value) else cold
-            found = replace(found, products=spent + cold.products)
+            most = lanczos.max_products
+            found, known = yield from recycled(
+                known.vectors[0] + direction, known, lanczos.tolerance, min(PATIENCE, most)
+            )
+            if not found.converged:
+                found, known = yield from _anew(lanczos, found.vector + direction, found.products)
+        if found is None or self.since_cold >= self.warmth.recheck:
+            spent = 0 if found is None else found.products
+            cold, pairs = yield from _anew(lanczos, probe, spent)
+            if found is None or abs(cold.value) > abs(found.value) * (1 - lanczos.tolerance):
+                known = pairs  # all of it is today's
+            found = (
+                cold if found is None or abs(cold.value) > abs(found.value) else replace(found, products=cold.products)
+            )
             self.since_cold = 0
-        assert found is not None
         self.known = known
         self.since_cold += 1
         return found
+
+
+def _anew(lanczos: Lanczos, start: Tensor, spent: int) -> Generator[Tensor, Tensor, tuple[Extreme, Known]]:
+    """Search without yesterday's pairs; products already spent are counted in."""
+    space, (found,) = yield from search(start, 1, "magnitude", lanczos.tolerance, lanczos.max_products)
+    return replace(found, products=spent + found.products), Known.of(space)
