@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from unlearn.values.flat import Layout, buffer_distance, combined, distance, inner, norm
+from unlearn.values.flat import Layout, buffer_distance, combined, distance, gram, norm
 
 
 @pytest.fixture
@@ -98,12 +98,11 @@ def test_buffer_distance_without_buffers_is_zero() -> None:
     assert buffer_distance({"count": torch.tensor(3)}, {"count": torch.tensor(4)}).item() == 0
 
 
-def test_inner_products_and_combinations_of_rows_in_float64():
+def test_inner_products_and_combinations_of_vectors_in_float64():
     stream = torch.Generator().manual_seed(0)
-    rows, others = torch.randn(3, 100_000, generator=stream), torch.randn(2, 100_000, generator=stream)
-    torch.testing.assert_close(inner(rows, others), rows.double() @ others.double().T, rtol=1e-12, atol=1e-9)
-    torch.testing.assert_close(inner(rows, rows), rows.double() @ rows.double().T, rtol=1e-12, atol=1e-9)
+    rows = torch.randn(3, 100_000, generator=stream)
+    torch.testing.assert_close(gram(list(rows)), rows.double() @ rows.double().T, rtol=1e-12, atol=1e-9)
     coefficients = torch.randn(4, 3, generator=stream, dtype=torch.float64)
-    found = combined(coefficients, rows)
+    found = combined(coefficients, list(rows))
     assert found.dtype == rows.dtype
     assert found.equal((coefficients @ rows.double()).float())

@@ -26,7 +26,7 @@ from torch import Tensor
 from unlearn.curvature.krylov import Krylov
 from unlearn.curvature.spectrum import Extreme
 from unlearn.values.errors import NotFinite
-from unlearn.values.flat import combined, inner, norm
+from unlearn.values.flat import combined, gram, norm
 
 Array = np.ndarray
 Search = Generator[Tensor, Tensor, tuple[Extreme, "Known"]]  # yields what is to be multiplied, is sent the product
@@ -87,7 +87,7 @@ class _Model:
     """The operator on Q, as the module describes it. Small matrices are numpy's: torch takes longer over them.
 
     Attributes:
-        given: rows B, V and A B, shape (g, dim); Q' = frame @ given.
+        given: B, V and A B, g vectors of shape (dim,); Q' = frame @ given.
         frame: shape (n, g).
         multiplied: how many of Q are in B.
         beyond: how many of Q are in B and V.
@@ -98,7 +98,7 @@ class _Model:
         drift: of the operator, relative: that change, or what is left of those before.
     """
 
-    given: Tensor
+    given: list[Tensor]
     frame: Array
     multiplied: int
     beyond: int
@@ -199,19 +199,19 @@ def _misjudged(before: float, error: float, after: float) -> float:
 
 def _model(basis: list[Tensor], products: list[Tensor], known: Known, outer: tuple[float, float]) -> _Model:
     """Build the model."""
-    given = torch.cat([torch.stack(basis), known.vectors, torch.stack(products)])
-    gram = inner(given, given).numpy()
-    if not np.isfinite(gram).all():
+    given = [*basis, *known.vectors, *products]
+    angles = gram(given).numpy()
+    if not np.isfinite(angles).all():
         raise NotFinite
-    g, m, last = len(gram), len(basis), len(basis) + len(known.values)
-    size = np.abs(gram[:m, last:]).max()
-    frame = _added(gram, np.zeros((0, g)), range(m), None)
-    frame = _added(gram, frame, range(m, last), SHED)
+    g, m, last = len(angles), len(basis), len(basis) + len(known.values)
+    size = np.abs(angles[:m, last:]).max()
+    frame = _added(angles, np.zeros((0, g)), range(m), None)
+    frame = _added(angles, frame, range(m, last), SHED)
     n = len(frame)
     # shorter than this it changes no digit of the eigenvalue, and may be rounding
-    frame = _added(gram, frame, range(last, g), size * torch.finfo(given.dtype).eps ** 0.5)
-    at_products = frame @ gram[:, last:] @ frame[:m, :m].T  # A times the rows of Q that are in B
-    onto, before = frame[m:n] @ gram[:, m:last], np.array(known.values)
+    frame = _added(angles, frame, range(last, g), size * torch.finfo(basis[0].dtype).eps ** 0.5)
+    at_products = frame @ angles[:, last:] @ frame[:m, :m].T  # A times the rows of Q that are in B
+    onto, before = frame[m:n] @ angles[:, m:last], np.array(known.values)
 
     matrix, doubt = np.zeros((2, len(frame), len(frame)))
     matrix[:, :m], matrix[:m] = at_products, at_products.T
@@ -234,11 +234,11 @@ def _model(basis: list[Tensor], products: list[Tensor], known: Known, outer: tup
     return _Model(given, frame, m, n, matrix, doubt, float(residual), change, drift)
 
 
-def _added(gram: Array, frame: Array, rows: range, short: float | None) -> Array:
+def _added(angles: Array, frame: Array, rows: range, short: float | None) -> Array:
     """Go on with an orthonormal frame by what some rows have outside of it, in coordinates.
 
     Args:
-        gram: inner products of all rows, shape (g, g).
+        angles: inner products of all rows, shape (g, g).
         frame: orthonormal so far, shape (n, g).
         rows: to add.
         short: what is no longer than this is left out; None where the rows are at right angles, up to rounding, and
@@ -247,10 +247,10 @@ def _added(gram: Array, frame: Array, rows: range, short: float | None) -> Array
     Returns:
         Shape (n', g).
     """
-    fresh = np.eye(len(gram))[list(rows)]
+    fresh = np.eye(len(angles))[list(rows)]
     for _ in range(2):  # twice is enough to be orthogonal to working precision
-        fresh = fresh - (fresh @ gram @ frame.T) @ frame
-    squares, axes = np.linalg.eigh(fresh @ gram @ fresh.T)
+        fresh = fresh - (fresh @ angles @ frame.T) @ frame
+    squares, axes = np.linalg.eigh(fresh @ angles @ fresh.T)
     if short is None:
         return np.concatenate([frame, axes / np.sqrt(squares) @ axes.T @ fresh])
     long = squares > short**2
@@ -261,7 +261,7 @@ def _outside(model: _Model, vector: Array, first: int) -> Tensor | None:
     """Give the direction of what a vector of the model has from a row on; None where it has nothing."""
     outside = np.where(np.arange(len(vector)) >= first, vector, 0.0)
     length = np.linalg.norm(outside)
-    if length <= torch.finfo(model.given.dtype).eps:
+    if length <= torch.finfo(model.given[0].dtype).eps:
         return None
     step = model.vectors(outside[None] / length)[0]
     return step / norm(step).to(step)

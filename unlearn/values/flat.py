@@ -1,6 +1,6 @@
 """A model's trainable parameters as one flat vector, and the distances between such vectors."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -146,41 +146,47 @@ def dot(a: Tensor, b: Tensor) -> Tensor:
     return torch.stack([(x * y).sum(dtype=torch.float64) for x, y in zip(_pieces(a), _pieces(b), strict=True)]).sum()
 
 
-def inner(a: Tensor, b: Tensor) -> Tensor:
-    """Inner products of each row of one matrix with each of another, accumulated in float64.
+def gram(rows: Sequence[Tensor]) -> Tensor:
+    """Inner products of each vector with each, accumulated in float64.
 
     Args:
-        a: shape (r, dim).
-        b: shape (s, dim).
+        rows: r vectors of shape (dim,); they are not put together in memory.
 
     Returns:
-        float64, shape (r, s), on the CPU.
+        float64, shape (r, r), on the CPU.
     """
-    total = torch.zeros(len(a), len(b), dtype=torch.float64, device=a.device)
-    for x, y in zip(_columns(a), _columns(b), strict=True):
-        whole = x.double()
-        total.addmm_(whole, (whole if a is b else y.double()).T)
+    total = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=rows[0].device)
+    for given in _stacked_pieces(rows):
+        total.addmm_(given, given.T)
     return total.cpu()
 
 
-def combined(coefficients: Tensor, rows: Tensor) -> Tensor:
-    """Linear combinations of rows, summed in float64 whatever is said of TF32.
+def combined(coefficients: Tensor, rows: Sequence[Tensor]) -> Tensor:
+    """Linear combinations of vectors, summed in float64 whatever is said of TF32.
 
     Args:
         coefficients: float64, shape (r, s).
-        rows: shape (s, dim).
+        rows: s vectors of shape (dim,).
 
     Returns:
-        Shape (r, dim), of the rows' type.
+        Shape (r, dim), of the vectors' type.
     """
-    out = rows.new_empty(len(coefficients), rows.shape[1])
-    for piece, given in zip(_columns(out), _columns(rows), strict=True):
-        piece.copy_(coefficients.to(rows.device) @ given.double())
+    coefficients = coefficients.to(rows[0].device)
+    out = rows[0].new_empty(len(coefficients), len(rows[0]))
+    start = 0
+    for given in _stacked_pieces(rows):
+        stop = start + given.shape[1]
+        out[:, start:stop] = coefficients @ given
+        start = stop
     return out
 
 
-def _columns(rows: Tensor) -> tuple[Tensor, ...]:
-    return rows.split(PIECE if rows.device.type == "cpu" else max(rows.shape[1], 1), dim=1)
+def _stacked_pieces(rows: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Give vectors as rows of float64 matrices, a piece of their length at a time."""
+    length = len(rows[0])
+    size = PIECE if rows[0].device.type == "cpu" else max(length, 1)
+    for start in range(0, length, size):
+        yield torch.stack([row[start : start + size] for row in rows]).double()
 
 
 def distance(a: Tensor, b: Tensor) -> Tensor:
