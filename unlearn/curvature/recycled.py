@@ -187,7 +187,8 @@ def recycled(start: Tensor, known: Known, tolerance: float, max_products: int) -
             unaudited = 0 if audit else known.unaudited + 1
             pairs = replace(_renewed(model), caution=caution, unaudited=unaudited, outer=outer)
             done = converged and not lost
-            return Extreme(value, pairs.vectors[0], model.residual, len(basis), done, caution * error), pairs
+            lead = pairs.vectors[0].clone()  # a view would keep all pairs in memory
+            return Extreme(value, lead, model.residual, len(basis), done, caution * error), pairs
         basis.append(step)
 
 

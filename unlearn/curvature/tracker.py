@@ -78,13 +78,15 @@ class Tracker:
         Returns:
             Today's estimate.
         """
-        found, known, direction = None, self.known, probe * (self.warmth.mix / norm(probe).to(probe))
+        found, direction = None, probe * (self.warmth.mix / norm(probe).to(probe))
+        known, self.known = self.known, None  # so that pairs of both days are never held at once
         if known is not None and self.warmth.enabled:
             most = lanczos.max_products
             found, known = yield from recycled(
                 known.vectors[0] + direction, known, lanczos.tolerance, min(PATIENCE, most)
             )
             if not found.converged:
+                known = None
                 found, known = yield from _anew(lanczos, found.vector + direction, found.products)
         if found is None or self.since_cold >= self.warmth.recheck:
             spent = 0 if found is None else found.products
