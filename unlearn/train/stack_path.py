@@ -110,7 +110,7 @@ class StackedQuotient:
         Returns:
             The operators; one of a single batch has a share of 1.
         """
-        many = self.means > 0
+        many = (self.means > 0).double()  # counts of integers would be divided in float32
         return StackedHalves(self.both, many[:, : self.first].sum(1) / many.sum(1).clamp(min=1))
 
     def both(self, vectors: Tensor, going: Tensor) -> tuple[Tensor, Tensor]:
