@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from tests.curvature.test_estimators import start, symmetric
+from unlearn.curvature.known import KEPT, Known
 from unlearn.curvature.krylov import krylov
 from unlearn.curvature.operator import Matrix
-from unlearn.curvature.recycled import KEPT, Known, recycled
+from unlearn.curvature.recycled import recycled
 from unlearn.curvature.spectrum import driven
 from unlearn.values.errors import NotFinite
 

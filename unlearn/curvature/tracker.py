@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from unlearn.curvature.estimators import Estimator, Lanczos
+from unlearn.curvature.known import Known
 from unlearn.curvature.operator import Operator
-from unlearn.curvature.recycled import Known, recycled
+from unlearn.curvature.recycled import AROUND, recycled
 from unlearn.curvature.spectrum import Extreme, driven, search
 from unlearn.values.errors import at_least, fraction
 from unlearn.values.flat import norm
@@ -23,7 +24,7 @@ class Warmth:
         enabled: start from them at all.
         mix: the share of a random direction that is mixed into the leading one, as a norm; at a crossing of eigenvalues
             it lets a leader in that is not among the pairs.
-        recheck: every so many estimates the search starts from a random direction, and the larger of both counts.
+        recheck: every so many estimates the search looks along a random direction as well.
     """
 
     enabled: bool
@@ -43,7 +44,7 @@ class Tracker:
         estimator: `Lanczos` is warm-started; any other starts cold every time.
         warmth: how.
         known: eigenpairs of the newest operator; None before the first.
-        since_cold: estimates since the last random start.
+        since_cold: estimates since a random direction was last looked along.
     """
 
     estimator: Estimator
@@ -56,10 +57,10 @@ class Tracker:
 
         Args:
             operator: today's.
-            probe: a random direction, shape (dim,), used for the mix and for cold starts.
+            probe: a random direction, shape (dim,), used for the mix, re-checks and cold starts.
 
         Returns:
-            Today's estimate; `products` counts the re-check as well.
+            Today's estimate; `products` counts a re-check's as well.
         """
         if not isinstance(self.estimator, Lanczos):
             return self.estimator(operator, probe)
@@ -78,27 +79,18 @@ class Tracker:
         Returns:
             Today's estimate.
         """
-        found, direction = None, probe * (self.warmth.mix / norm(probe).to(probe))
+        direction = probe * (self.warmth.mix / norm(probe).to(probe))
         known, self.known = self.known, None  # so that pairs of both days are never held at once
+        found, due = None, known is None or self.since_cold >= self.warmth.recheck
         if known is not None and self.warmth.enabled:
-            most = lanczos.max_products
-            found, known = yield from recycled(
-                known.vectors[0] + direction, known, lanczos.tolerance, min(PATIENCE, most)
-            )
-            if not found.converged:
-                known = None
-                found, known = yield from _anew(lanczos, found.vector + direction, found.products)
-        if found is None or self.since_cold >= self.warmth.recheck:
-            spent = 0 if found is None else found.products
-            cold, pairs = yield from _anew(lanczos, probe, spent)
-            if found is None or abs(cold.value) > abs(found.value) * (1 - lanczos.tolerance):
-                known = pairs  # all of it is today's
-            found = (
-                cold if found is None or abs(cold.value) > abs(found.value) else replace(found, products=cold.products)
-            )
-            self.since_cold = 0
+            patience = min(PATIENCE + AROUND * due, lanczos.max_products)
+            start = known.vectors[0] + direction
+            found, known = yield from recycled(start, known, lanczos.tolerance, patience, probe if due else None)
+        if found is None or not found.converged:
+            known, start = None, probe if found is None or due else found.vector + direction
+            found, known = yield from _anew(lanczos, start, 0 if found is None else found.products)
         self.known = known
-        self.since_cold += 1
+        self.since_cold = 1 if due else self.since_cold + 1
         return found
 
 

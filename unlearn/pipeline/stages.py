@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from unlearn.curvature.recycled import Known
+from unlearn.curvature.known import Known
 from unlearn.curvature.transport import Difference, Visit
 from unlearn.methods.method import Unlearned
 from unlearn.pipeline import keys, report

@@ -1,0 +1,285 @@
+"""What is known of an operator: eigenpairs of one close by, and a few products of its own.
+
+After a product the operator is known on what was multiplied, B, and elsewhere it is taken for what it was yesterday,
+
+    Q' A Q  =  [ B' A B     .           .    ]      on Q = [B, V, R], orthonormal: V what the pairs have outside of B,
+               [ V' A B     V' A0 V     .    ]      R what the products A B have outside of both. Points stand for the
+               [ R' A B     0           o    ]      transposes; the first column is exact, the second yesterday's,
+                                                    and o is a guess from the curvature last seen along such a vector.
+
+The model's leading eigenvalue is right to second order in what the pairs have turned. How far it moves when the part
+that is not exact is changed by as much as it may be off is the estimate of its error.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unlearn.curvature.krylov import Krylov
+from unlearn.values.errors import NotFinite
+from unlearn.values.flat import combined, gram, norm
+
+Array = np.ndarray
+CAUTION = 2.0  # times the movement seen with one more product is expected with all further ones
+KEPT = 8  # pairs; a classifier has about as many outlying eigenvalues as classes
+SHED = 1e-2  # length below which what a kept vector has outside of the multiplied ones is left out
+FADE = 0.5  # of the drift and of the misjudgement seen before, an estimate on
+GROWN = 1.15  # times, yesterday's spectrum is taken to have grown at most
+# chosen on digits (CNN and MLP, with and without momentum, seeds 3 to 8), for fewer products at errors no larger
+SHARE = 0.9  # of the second eigenvalue: the most that curvature outside of all that is known is taken to be
+SPREAD = 2.0  # times the spread seen, curvature outside may spread
+
+
+@dataclass(frozen=True)
+class Known:
+    """Leading eigenpairs of an operator, exact or nearly so.
+
+    Attributes:
+        vectors: orthonormal rows, shape (k, dim), leading first.
+        values: of each.
+        doubts: by how much each value may be off, relative: what the operator has drifted since it was multiplied.
+        drift: by how much the leading value has lately changed between two estimates, relative.
+        caution: times the error estimate must be under the tolerance; more where estimates were lately too small.
+        unaudited: estimates since the last audit.
+        outer: curvature last seen along a unit vector x that a product had outside of all that was known: its mean
+            x' A x, and its spread, the norm of what A x has outside of x and B.
+    """
+
+    vectors: Tensor
+    values: list[float]
+    doubts: list[float]
+    drift: float = 0.0
+    caution: float = CAUTION
+    unaudited: int = 0
+    outer: tuple[float, float] = (0.0, math.inf)
+
+    @classmethod
+    def of(cls, space: Krylov) -> "Known":
+        """Keep the leading Ritz pairs of a Krylov space.
+
+        Args:
+            space: with at least one product.
+
+        Returns:
+            At most `KEPT` pairs.
+        """
+        values, vectors = torch.linalg.eigh(space.tridiagonal())
+        chosen = values.abs().argsort(descending=True)[:KEPT]
+        upright = torch.from_numpy(_upright(vectors[:, chosen].numpy()))
+        rows = torch.stack([space.combine(vector) for vector in upright.T])
+        return cls(rows, values[chosen].tolist(), [0.0] * len(chosen), outer=(space.diagonal[-1], space.leftover))
+
+
+@dataclass(frozen=True)
+class Model:
+    """The operator on Q, as the module describes it. Small matrices are numpy's: torch takes longer over them.
+
+    Attributes:
+        given: B, V and A B, g vectors of shape (dim,); Q' = frame @ given.
+        frame: shape (n, g).
+        multiplied: how many of Q are in B.
+        beyond: how many of Q are in B and V.
+        matrix: shape (n, n).
+        doubt: by how much the part that is not exact may be off, shape (n, n), not negative.
+        residual: norm(A x - theta x) of the leading Ritz pair of B.
+        change: of the leading value, relative.
+        drift: of the operator, relative: that change, or what is left of those before.
+        outer: as for `Known`, of today.
+    """
+
+    given: list[Tensor]
+    frame: Array
+    multiplied: int
+    beyond: int
+    matrix: Array
+    doubt: Array
+    residual: float
+    change: float
+    drift: float
+    outer: tuple[float, float]
+
+    def lead(self, tolerance: float) -> tuple[float, Array, float]:
+        """Find the leading eigenvalue.
+
+        Args:
+            tolerance: relative, of the eigenvalue.
+
+        Returns:
+            The eigenvalue; the vector of Q to look at next, shape (n,): its eigenvector, but where that has next to
+            nothing outside of B, or the doubt would let one lead that is mostly outside, the one that the doubt
+            favours; and how far the doubt would move the eigenvalue.
+        """
+        cases = np.stack([self.matrix, self.matrix + self.doubt, self.matrix - self.doubt])
+        values, vectors = np.linalg.eigh(cases)
+        places = np.abs(values).argmax(1)
+        sizes = np.abs(values[range(3), places])
+        sure, *shifted = vectors[range(3), :, places]
+        bold = shifted[int(sizes[1:].argmax())]
+        settled = np.square(sure[self.multiplied :]).sum() < tolerance / 4
+        rival = settled or np.square(bold[self.multiplied :]).sum() > 0.5
+        return float(values[0, places[0]]), bold if rival else sure, float(np.abs(sizes[1:] - sizes[0]).max())
+
+    def vectors(self, coefficients: Array) -> Tensor:
+        """Leave the model.
+
+        Args:
+            coefficients: shape (r, n).
+
+        Returns:
+            Shape (r, dim).
+        """
+        return combined(torch.from_numpy(coefficients @ self.frame), self.given)
+
+    def outside(self, vector: Array, first: int) -> Tensor | None:
+        """Give the direction of what a vector of the model has from a row on.
+
+        Args:
+            vector: shape (n,).
+            first: the row of Q.
+
+        Returns:
+            Shape (dim,); None where it has nothing there.
+        """
+        outside = np.where(np.arange(len(vector)) >= first, vector, 0.0)
+        length = np.linalg.norm(outside)
+        if length <= torch.finfo(self.given[0].dtype).eps:
+            return None
+        step = self.vectors(outside[None] / length)[0]
+        return step / norm(step).to(step)
+
+    def pairs(self) -> Known:
+        """Keep the leading pairs.
+
+        Returns:
+            At most `KEPT` of them.
+        """
+        values, vectors = np.linalg.eigh(self.matrix)
+        chosen = np.abs(values).argsort()[::-1][:KEPT]
+        values, vectors = values[chosen], _upright(vectors[:, chosen])
+        doubts = (vectors * (self.doubt @ vectors)).sum(0) / np.maximum(np.abs(values), np.finfo(float).tiny)
+        return Known(self.vectors(vectors.T), values.tolist(), doubts.tolist(), self.drift, outer=self.outer)
+
+
+def modelled(
+    basis: list[Tensor], products: list[Tensor], known: Known, seen: tuple[float, float] | None = None
+) -> Model:
+    """Build the model.
+
+    All of yesterday's spectrum is taken to have grown as its leader has: outliers sharpen together. What shrinks is
+    left as it is; a value too high costs a product, one too low hides the next leader.
+
+    Args:
+        basis: B, unit vectors of shape (dim,), yesterday's leader first.
+        products: A B.
+        known: of yesterday.
+        seen: curvature outside, as for `Known`, where today has shown it.
+
+    Returns:
+        The model.
+
+    Raises:
+        NotFinite: a product is not.
+    """
+    given = [*basis, *known.vectors, *products]
+    angles = gram(given).numpy()
+    if not np.isfinite(angles).all():
+        raise NotFinite
+    g, m, last = len(angles), len(basis), len(basis) + len(known.values)
+    size = np.abs(angles[:m, last:]).max()
+    frame = _added(angles, np.zeros((0, g)), range(m), None)
+    frame = _added(angles, frame, range(m, last), SHED)
+    n = len(frame)
+    # shorter than this it changes no digit of the eigenvalue, and may be rounding, of the vectors or of the Gram matrix
+    frame = _added(angles, frame, range(last, g), size * max(torch.finfo(basis[0].dtype).eps ** 0.5, 3e-6))
+    at_products = frame @ angles[:, last:] @ frame[:m, :m].T  # A times the rows of Q that are in B
+    leader = known.values[0]
+    growth = min(max(float(angles[0, last]) / leader, 1.0), GROWN) if leader else 1.0
+    onto, before = frame[m:n] @ angles[:, m:last], growth * np.array(known.values)
+    outer = seen or (growth * known.outer[0], growth * known.outer[1])
+
+    matrix, doubt = np.zeros((2, len(frame), len(frame)))
+    matrix[:, :m], matrix[:m] = at_products, at_products.T
+    matrix[:m, :m] = (at_products[:m] + at_products[:m].T) / 2
+    matrix[m:n, m:n] = onto * before @ onto.T
+    # no more than most of the second eigenvalue, else something unknown might always lead; each guess a little lower
+    # than the one before, since among equal ones rounding would choose what is kept
+    most = SHARE * float(np.sort(np.abs(before))[-2:][0])
+    guess, unsure = _felt(outer, most, float(before[0]))
+    order = known.unaudited * 1e-2 + np.arange(len(frame) - n) * 1e-3
+    matrix[n:, n:] = np.diag(guess * (1 - order))
+
+    values = np.linalg.eigvalsh(matrix)
+    change = abs(float(values[np.abs(values).argmax()]) / leader - 1) if leader else 1.0
+    drift = max(change, FADE * known.drift)
+    doubt[m:n, m:n] = onto * (np.abs(before) * np.hypot(known.doubts, drift)) @ onto.T
+    doubt[n:, n:] = unsure * np.eye(len(frame) - n)
+    ritz, vectors = np.linalg.eigh(matrix[:m, :m])
+    residual = np.linalg.norm(matrix[m:, :m] @ vectors[:, np.abs(ritz).argmax()])
+    return Model(given, frame, m, n, matrix, doubt, float(residual), change, drift, outer)
+
+
+def _felt(outer: tuple[float, float], most: float, theta: float) -> tuple[float, float]:
+    """Bound the curvature that the leading eigenvector feels along a unit vector x outside of all that is known.
+
+    It is o + s^2 / (theta - b), with o = x' A x, s the norm of what A x has outside of x, and b what lies further out.
+    Of all spectra within [-most, most] with mean o and spread s, those with a point at one of the ends are felt the
+    most and the least (Gauss and Radau's rule; Golub and Meurant, Matrices, Moments and Quadrature, chapter 6).
+
+    Args:
+        outer: o and s as last seen.
+        most: the largest magnitude that curvature outside is taken to have.
+        theta: the leading eigenvalue.
+
+    Returns:
+        A guess, the mean of both bounds; and how far off it may be, where the spread may be `SPREAD` times s.
+    """
+    if math.isinf(outer[1]):
+        return 0.0, most  # nothing was seen
+    sign = math.copysign(1.0, theta)
+    o = sign * max(-most, min(outer[0], most))
+
+    def bounds(spread: float) -> list[float]:
+        felt = []
+        for end in (-most, most):
+            room = abs(end - o)
+            square = min(spread**2, (most - o) * (most + o))  # no spectrum within the bounds spreads more
+            beyond = end - math.copysign(square / room, end) if room else end
+            felt.append(min(most, o + square / max(abs(theta) - beyond, np.finfo(float).tiny)))
+        return felt
+
+    low, high = bounds(outer[1])
+    lowest, highest = bounds(SPREAD * outer[1])
+    guess = (low + high) / 2
+    return sign * guess, min(max(guess - lowest, highest - guess, guess - o), most - abs(guess))
+
+
+def _added(angles: Array, frame: Array, rows: range, short: float | None) -> Array:
+    """Go on with an orthonormal frame by what some rows have outside of it, in coordinates.
+
+    Args:
+        angles: inner products of all rows, shape (g, g).
+        frame: orthonormal so far, shape (n, g).
+        rows: to add.
+        short: what is no longer than this is left out; None where the rows are at right angles, up to rounding, and
+            stay as they are.
+
+    Returns:
+        Shape (n', g).
+    """
+    fresh = np.eye(len(angles))[list(rows)]
+    for _ in range(2):  # twice is enough to be orthogonal to working precision
+        fresh = fresh - (fresh @ angles @ frame.T) @ frame
+    squares, axes = np.linalg.eigh(fresh @ angles @ fresh.T)
+    if short is None:
+        return np.concatenate([frame, axes / np.sqrt(squares) @ axes.T @ fresh])
+    long = squares > short**2
+    return np.concatenate([frame, (axes[:, long] / np.sqrt(squares[long])).T @ fresh])
+
+
+def _upright(columns: Array) -> Array:
+    """Give each column the sign that makes its largest entry positive; eigenvectors come with either."""
+    largest = columns[np.abs(columns).argmax(0), range(columns.shape[1])]
+    return np.where(largest < 0, -columns, columns)
