@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.curvature.test_estimators import start, symmetric
-from unlearn.curvature.known import KEPT, Known
+from unlearn.curvature.known import KEPT, Known, felt
 from unlearn.curvature.krylov import krylov
 from unlearn.curvature.operator import Matrix
 from unlearn.curvature.recycled import recycled
@@ -15,8 +15,10 @@ EYE = torch.eye(40, dtype=torch.float64)
 VALUES = [10.0, 8.0, 5.0, 3.0, 1.0, *torch.linspace(-0.5, 0.5, 35, dtype=torch.float64).tolist()]
 
 
-def find(operator, known, begin=None, tolerance=1e-3, most=30):
-    return driven(recycled(known.vectors[0] if begin is None else begin, known, tolerance, most), operator.matvec)
+def find(operator, known, begin=None, tolerance=1e-3, most=30, probe=None):
+    return driven(
+        recycled(known.vectors[0] if begin is None else begin, known, tolerance, most, probe), operator.matvec
+    )
 
 
 def exact(values, q, count=KEPT):
@@ -42,19 +44,25 @@ def rotation(angle, i, j):
     return turn
 
 
+@pytest.mark.parametrize("growth", [1.0, 1.1])
 @pytest.mark.parametrize("into", [1, 4], ids=["the second", "the fifth"])
-def test_a_turn_among_known_pairs_is_right_to_second_order_after_one_product(into):
-    """The Rayleigh quotient is off by the angle squared; the model by its cube or less."""
+def test_a_turn_among_known_pairs_is_right_to_second_order_after_one_product(into, growth):
+    """The Rayleigh quotient is off by the angle squared; the model by its cube or less, also where all has grown."""
     _, q = symmetric(VALUES)
     errors, quotients = [], []
     for angle in (0.1, 0.05):
         turned = Matrix(
-            q @ rotation(angle, 0, into) @ torch.tensor(VALUES).double().diag() @ rotation(-angle, 0, into) @ q.T
+            growth
+            * q
+            @ rotation(angle, 0, into)
+            @ torch.tensor(VALUES).double().diag()
+            @ rotation(-angle, 0, into)
+            @ q.T
         )
         known = exact(VALUES, q)
         found, _ = find(turned, known, most=1)
-        errors.append(abs(found.value - 10))
-        quotients.append(10 - float(known.vectors[0] @ turned.matvec(known.vectors[0])))
+        errors.append(abs(found.value - 10 * growth))
+        quotients.append(10 * growth - float(known.vectors[0] @ turned.matvec(known.vectors[0])))
     assert quotients[0] / quotients[1] == pytest.approx(4, rel=0.05)
     assert errors[0] / errors[1] > 12  # fourth order
     assert errors[0] < quotients[0] / 10
@@ -99,6 +107,55 @@ def test_a_small_residual_is_no_reason_to_stop():
     known = Known(EYE[:2].clone(), [5.0, 4.0], [0.0, 0.5])
     found, _ = find(Matrix(torch.tensor([5.0, 5.5, *[0.0] * 38], dtype=torch.float64).diag()), known)
     assert found.value == pytest.approx(5.5)
+
+
+def test_a_leader_that_no_pair_knows_is_found_by_a_recheck():
+    """Nothing couples it to what is known, so only a direction from elsewhere can meet it."""
+    values = torch.zeros(40, dtype=torch.float64)
+    values[[0, 1, 30]] = torch.tensor([5.0, 4.0, 6.0], dtype=torch.float64)
+    known = Known(EYE[:2].clone(), [5.0, 4.0], [0.0, 0.0], outer=(0.0, 0.1))
+    assert find(Matrix(values.diag()), known)[0].value == pytest.approx(5)
+    found, after = find(Matrix(values.diag()), known, probe=start(40))
+    assert found.value == pytest.approx(6, rel=1e-3)
+    assert abs(float(after.vectors[0][30])) == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_curvature_outside_is_felt_within_the_bounds(sign):
+    """Against the integral over spectra that are known: 1 / (theta - felt) = mean of 1 / (theta - lambda)."""
+    theta, most = 10.0, 7.0
+    for seed in range(200):
+        stream = torch.Generator().manual_seed(seed)
+        places = (2 * torch.rand(6, generator=stream, dtype=torch.float64) - 1) * most
+        weights = torch.rand(6, generator=stream, dtype=torch.float64) ** 4
+        weights /= weights.sum()
+        mean = float(weights @ places)
+        spread = float(weights @ (places - mean) ** 2) ** 0.5
+        truth = theta - 1 / float(weights @ (1 / (theta - places)))
+        guess, unsure = felt((sign * mean, spread), most, sign * theta)
+        assert abs(sign * truth - guess) <= unsure + 1e-12
+        assert abs(guess) + unsure <= most + 1e-12
+
+
+@pytest.mark.parametrize("end", [-7.0, 7.0])
+def test_the_bounds_of_what_is_felt_are_reached(end, monkeypatch):
+    monkeypatch.setattr("unlearn.curvature.known.SPREAD", 1.0)
+    theta, most, other, weight = 10.0, 7.0, 4.0 if end < 0 else 5.0, 0.1  # a spectrum of two points, one at the end
+    mean = weight * end + (1 - weight) * other
+    spread = (weight * (1 - weight)) ** 0.5 * abs(end - other)
+    truth = theta - 1 / (weight / (theta - end) + (1 - weight) / (theta - other))
+    guess, _ = felt((mean, spread), most, theta)
+    # the mean of both bounds: as far from this one as from the other end's
+    mirrored = other_bound(theta, most, mean, spread, -math.copysign(most, end))
+    assert guess == pytest.approx((truth + mirrored) / 2)
+
+
+def other_bound(theta, most, mean, spread, end):
+    """What the two-point spectrum with a point at `end` and these moments is felt as."""
+    distance = mean - end
+    point = mean + spread**2 / distance
+    weight = spread**2 / (spread**2 + distance**2)
+    return theta - 1 / (weight / (theta - end) + (1 - weight) / (theta - point))
 
 
 @pytest.mark.parametrize("sign", [1, -1])

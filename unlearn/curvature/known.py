@@ -207,7 +207,7 @@ def modelled(
     # no more than most of the second eigenvalue, else something unknown might always lead; each guess a little lower
     # than the one before, since among equal ones rounding would choose what is kept
     most = SHARE * float(np.sort(np.abs(before))[-2:][0])
-    guess, unsure = _felt(outer, most, float(before[0]))
+    guess, unsure = felt(outer, most, float(before[0]))
     order = known.unaudited * 1e-2 + np.arange(len(frame) - n) * 1e-3
     matrix[n:, n:] = np.diag(guess * (1 - order))
 
@@ -221,7 +221,7 @@ def modelled(
     return Model(given, frame, m, n, matrix, doubt, float(residual), change, drift, outer)
 
 
-def _felt(outer: tuple[float, float], most: float, theta: float) -> tuple[float, float]:
+def felt(outer: tuple[float, float], most: float, theta: float) -> tuple[float, float]:
     """Bound the curvature that the leading eigenvector feels along a unit vector x outside of all that is known.
 
     It is o + s^2 / (theta - b), with o = x' A x, s the norm of what A x has outside of x, and b what lies further out.
