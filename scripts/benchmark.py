@@ -50,6 +50,9 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--samples", type=int, help="Hessian samples of the parts step and sigma")
     parser.add_argument("--steps", type=int, help="measured steps of the part step")
     parser.add_argument("--truths", type=int, default=1, help="how many of them are checked by a tight Lanczos")
+    parser.add_argument("--row", type=int, help="consecutive steps of the part products; twice as many of growth")
+    parser.add_argument("--row-samples", type=int, help="Hessian samples of the ResNet-18 in the part products")
+    parser.add_argument("--checks", type=int, help="of these steps, by a tight Lanczos; default: all, 5 on a ResNet-18")
     parser.add_argument("--lr", type=float, default=0.01)
     parser.add_argument("--data", default="synthetic", help="folder with cifar-10-batches-py, or synthetic")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
@@ -64,12 +67,16 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     for part in asked.parts:
         choice("--parts", part, MORE_PARTS)
     choice("--model", asked.model, ("resnet18", "cnn", "mlp", "linear"))
-    samples, steps, asked.rounds, asked.row, asked.row_samples = CONFIGS[asked.config]
-    asked.samples, asked.steps = asked.samples or samples, asked.steps or steps
+    samples, steps, asked.rounds, row, asked.small_samples = CONFIGS[asked.config]
+    asked.row_samples = asked.row_samples or (asked.samples or samples if asked.device == "cuda" else 32)
+    asked.samples, asked.steps, asked.row = asked.samples or samples, asked.steps or steps, asked.row or row
     asked.threads = asked.threads or cpu_count()
-    for name in ("batch", "samples", "threads", "truths"):
-        at_least(f"--{name}", getattr(asked, name), 1)
-    at_least("--steps", asked.steps, 2)
+    for name in ("batch", "samples", "threads", "truths", "row_samples"):
+        at_least(f"--{name.replace('_', '-')}", getattr(asked, name), 1)
+    for name in ("steps", "row"):
+        at_least(f"--{name}", getattr(asked, name), 2)
+    if asked.checks is not None:
+        at_least("--checks", asked.checks, 1)
     if asked.reference is not None:
         if asked.model != "resnet18":
             raise UserError(f"--model={asked.model}: the reference code is compared on resnet18 alone")
@@ -117,12 +124,14 @@ def measure(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
             for more in (SGD, MOMENTUM)
         ]
     if "products" in given:
-        runs = [(world, asked.row_samples) for world in small]
+        runs = [(world, asked.small_samples, asked.checks or asked.row) for world in small]
         if asked.config == "full":
-            runs.append((main, asked.samples if asked.device == "cuda" else 32))
+            runs.append((main, asked.row_samples, asked.checks or 5))
         found["products"] = [
-            products(world, asked.row, folder / f"{world.name} {more[0]}", 5, lr, f"measure.hessian_samples={n}", *more)
-            for world, n in runs
+            products(
+                world, asked.row, folder / f"{world.name} {more[0]}", checks, lr, f"measure.hessian_samples={n}", *more
+            )
+            for world, n, checks in runs
             for more in (SGD, MOMENTUM)
         ]
     if "growth" in given:

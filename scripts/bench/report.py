@@ -140,9 +140,10 @@ def _products(found: list[dict[str, Any]]) -> list[Sheet]:
         name = f"{each['world']}, lr {each['lr']:g}, momentum {each['momentum']:g}"
         spent = each["products"]
         mean = f"{sum(spent) / len(spent):.2f}"
+        past = f"{sum(error > 1e-3 for error in each['errors'])} of {len(each['errors'])}"
         worst = f"{max(each['errors']):.1e}"
-        lines.append((name, str(each["samples"]), str(len(spent)), mean, str(max(spent)), worst))
-    head = ("", "samples", "steps", "products a step", "most", f"worst error of {len(found[0]['errors'])}")
+        lines.append((name, str(each["samples"]), str(len(spent)), mean, str(max(spent)), past, worst))
+    head = ("", "samples", "steps", "products a step", "most", "off by over 1e-3", "worst error")
     return [Sheet("Products of consecutive measured steps, every restart counted", head, lines)]
 
 

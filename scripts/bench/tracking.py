@@ -21,9 +21,8 @@ def products(world: World, steps: int, folder: Path, checks: int, *more: str) ->
     prepared = ready(world, steps, *overrides)
     folder.mkdir(parents=True)
     rows = list(measured(prepared, folder))
-    every = max(1, steps // checks)
     errors = []
-    for row in rows[every - 1 :: every]:
+    for row in rows[:: -max(1, steps // checks)][::-1]:
         errors.append(abs(row["sigma"] / tight(prepared, state(folder / f"{row['step']}.pt")) - 1))
     settings = prepared.config.optimizer
     return {
