@@ -68,8 +68,7 @@ class Known:
         """
         values, vectors = torch.linalg.eigh(space.tridiagonal())
         chosen = values.abs().argsort(descending=True)[:KEPT]
-        upright = torch.from_numpy(_upright(vectors[:, chosen].numpy()))
-        rows = torch.stack([space.combine(vector) for vector in upright.T])
+        rows = combined(torch.from_numpy(_upright(vectors[:, chosen].numpy()).T), space.basis[: space.products])
         return cls(rows, values[chosen].tolist(), [0.0] * len(chosen), outer=(space.diagonal[-1], space.leftover))
 
 
@@ -79,6 +78,7 @@ class Model:
 
     Attributes:
         given: B, V and A B, g vectors of shape (dim,); Q' = frame @ given.
+        known: V as it was given.
         frame: shape (n, g).
         multiplied: how many of Q are in B.
         beyond: how many of Q are in B and V.
@@ -91,6 +91,7 @@ class Model:
     """
 
     given: list[Tensor]
+    known: Known
     frame: Array
     multiplied: int
     beyond: int
@@ -151,7 +152,7 @@ class Model:
         return step / norm(step).to(step)
 
     def pairs(self) -> Known:
-        """Keep the leading pairs.
+        """Keep the leading pairs, in the memory of yesterday's, which are lost: nothing is to be asked after that.
 
         Returns:
             At most `KEPT` of them.
@@ -160,7 +161,9 @@ class Model:
         chosen = np.abs(values).argsort()[::-1][:KEPT]
         values, vectors = values[chosen], _upright(vectors[:, chosen])
         doubts = (vectors * (self.doubt @ vectors)).sum(0) / np.maximum(np.abs(values), np.finfo(float).tiny)
-        return Known(self.vectors(vectors.T), values.tolist(), doubts.tolist(), self.drift, outer=self.outer)
+        room = self.known.vectors if len(self.known.values) == len(values) else None
+        rows = combined(torch.from_numpy(vectors.T @ self.frame), self.given, room)
+        return Known(rows, values.tolist(), doubts.tolist(), self.drift, outer=self.outer)
 
 
 def modelled(
@@ -218,7 +221,7 @@ def modelled(
     doubt[n:, n:] = unsure * np.eye(len(frame) - n)
     ritz, vectors = np.linalg.eigh(matrix[:m, :m])
     residual = np.linalg.norm(matrix[m:, :m] @ vectors[:, np.abs(ritz).argmax()])
-    return Model(given, frame, m, n, matrix, doubt, float(residual), change, drift, outer)
+    return Model(given, known, frame, m, n, matrix, doubt, float(residual), change, drift, outer)
 
 
 def felt(outer: tuple[float, float], most: float, theta: float) -> tuple[float, float]:

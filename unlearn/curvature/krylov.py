@@ -16,7 +16,7 @@ from torch import Tensor
 
 from unlearn.curvature.operator import Halves, Operator
 from unlearn.values.errors import NotFinite
-from unlearn.values.flat import dot, norm
+from unlearn.values.flat import combined, dot, norm
 
 
 @dataclass
@@ -156,8 +156,7 @@ class Krylov:
         Returns:
             Shape (dim,).
         """
-        like = self.basis[0]
-        return coefficients.to(like) @ torch.stack(self.basis[: len(coefficients)])
+        return combined(coefficients[None].double(), self.basis[: len(coefficients)])[0]
 
     def coordinates(self, vector: Tensor) -> Tensor:
         """Enter the basis: Q' x.

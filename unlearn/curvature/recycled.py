@@ -35,7 +35,7 @@ def recycled(start: Tensor, known: Known, tolerance: float, max_products: int, p
 
     Args:
         start: shape (dim,), not zero; yesterday's leading vector, or close to it.
-        known: of the operator close by.
+        known: of the operator close by; used up, its memory is taken for what is known then.
         tolerance: relative error of theta to stop at.
         max_products: upper bound on products.
         probe: for a re-check, a random direction, shape (dim,); None for none.

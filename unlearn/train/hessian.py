@@ -14,7 +14,7 @@ from unlearn.train.objective import Objective
 from unlearn.values.errors import choice
 
 SMALL = 250_000  # weights; below, graphs of this many points at once are cheap to hold
-CHUNKS = (512, 32)  # points in one graph, for small networks and for others on a CPU (a ResNet-18: 50 MB a point)
+CHUNKS = (512, 16)  # points in one graph, for small networks and for others on a CPU (a ResNet-18: 25 MB a point)
 
 
 def chunk_for(dim: int, asked: int | None, device: torch.device) -> int:

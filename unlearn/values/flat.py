@@ -161,22 +161,23 @@ def gram(rows: Sequence[Tensor]) -> Tensor:
     return total.cpu()
 
 
-def combined(coefficients: Tensor, rows: Sequence[Tensor]) -> Tensor:
+def combined(coefficients: Tensor, rows: Sequence[Tensor], out: Tensor | None = None) -> Tensor:
     """Linear combinations of vectors, summed in float64 whatever is said of TF32.
 
     Args:
         coefficients: float64, shape (r, s).
         rows: s vectors of shape (dim,).
+        out: memory, shape (r, dim), which may be that of the vectors themselves; None takes new memory.
 
     Returns:
         Shape (r, dim), of the vectors' type.
     """
     coefficients = coefficients.to(rows[0].device)
-    out = rows[0].new_empty(len(coefficients), len(rows[0]))
+    out = rows[0].new_empty(len(coefficients), len(rows[0])) if out is None else out
     start = 0
     for given in _stacked_pieces(rows):
         stop = start + given.shape[1]
-        out[:, start:stop] = coefficients @ given
+        out[:, start:stop] = coefficients @ given  # a piece is copied before it is written
         start = stop
     return out
 
