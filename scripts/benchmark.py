@@ -46,6 +46,7 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--pyhessian", type=Path, help="checkout of PyHessian; default: REFERENCE/PyHessian")
     parser.add_argument("--config", default="small", help=f"one of {', '.join(CONFIGS)}")
     parser.add_argument("--model", default="resnet18", help="resnet18, or a small network on digits: cnn, mlp, linear")
+    parser.add_argument("--no-small", action="store_true", help="leave the small networks on digits out")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--samples", type=int, help="Hessian samples of the parts step and sigma")
     parser.add_argument("--steps", type=int, help="measured steps of the part step")
@@ -89,7 +90,7 @@ def worlds(asked: argparse.Namespace, folder: Path) -> tuple[World, list[World]]
     """Give the network that is compared, and the small ones beside it."""
     more = tuple(asked.overrides)
     device = asked.device
-    small = [digits("cnn", *more, device=device), digits("mlp", *more, device=device)]
+    small = [] if asked.no_small else [digits(name, *more, device=device) for name in ("cnn", "mlp")]
     if asked.model != "resnet18":
         own = digits(asked.model, f"training.batch_size={asked.batch}", *more, device=device)
         return own, [own] if asked.config == "tiny" else [own, *(world for world in small if world.name != own.name)]
@@ -125,7 +126,7 @@ def measure(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
         ]
     if "products" in given:
         runs = [(world, asked.small_samples, asked.checks or asked.row) for world in small]
-        if asked.config == "full":
+        if asked.config == "full" or not small:
             runs.append((main, asked.row_samples, asked.checks or 5))
         found["products"] = [
             products(
@@ -135,7 +136,7 @@ def measure(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
             for more in (SGD, MOMENTUM)
         ]
     if "growth" in given:
-        found["growth"] = [growth(small[0], 2 * asked.row, folder / "growth", lr)]
+        found["growth"] = [growth((small or [main])[0], 2 * asked.row, folder / "growth", lr)]
     if "throughput" in given:
         found["throughput"] = [
             throughput(main, asked.rounds * 2, arithmetic, f"training.batch_size={batch}", lr)
