@@ -138,6 +138,29 @@ def test_curvature_outside_is_felt_within_the_bounds(sign):
         assert abs(guess) + unsure <= most + 1e-12
 
 
+@pytest.mark.parametrize("outer", [(7.5, 2.0), (-7.0, 0.0), (0.0, math.inf)])
+def test_what_was_not_seen_or_has_no_room_may_be_anything_within_the_bounds(outer):
+    assert felt(outer, 7.0, 10.0) == (0.0, 7.0)
+
+
+def test_a_known_spectrum_of_one_eigenvalue_leaves_doubt_in_what_is_outside():
+    entries = torch.zeros(40, 40, dtype=torch.float64)
+    entries[0, 0], entries[2, 2], entries[0, 2], entries[2, 0] = 5.0, 3.0, 1.0, 1.0
+    found, _ = find(Matrix(entries), Known(EYE[:2].clone(), [5.0, 0.0], [0.0, 0.0]))
+    assert found.value == pytest.approx(4 + 2**0.5, rel=1e-3)
+
+
+def test_an_audit_with_nothing_outside_is_none():
+    """The leader turned into a kept pair: what that pair's curvature is says nothing about curvature outside."""
+    turn = rotation(0.2, 0, 1)
+    values = torch.tensor([5.0, 4.0, *[0.0] * 38], dtype=torch.float64)
+    known = Known(EYE[:2].clone(), [5.0, 4.0], [0.0, 0.5], unaudited=2, outer=(0.1, 0.2))
+    found, after = find(Matrix(turn @ values.diag() @ turn.T), known)
+    assert found.products == 2
+    assert after.unaudited == 3
+    assert after.outer == pytest.approx((0.1, 0.2), rel=0.2)
+
+
 @pytest.mark.parametrize("end", [-7.0, 7.0])
 def test_the_bounds_of_what_is_felt_are_reached(end, monkeypatch):
     monkeypatch.setattr("unlearn.curvature.known.SPREAD", 1.0)

@@ -100,3 +100,28 @@ def test_pairs_that_mislead_are_given_up():
     assert all(each.converged for each in found)
     assert all(each.value == pytest.approx(10, rel=1e-5) for each in found)
     assert max(each.products for each in found[1:]) > 12  # the pairs were given up
+
+
+@pytest.mark.parametrize("bulk", [0.0, 1e-3])
+def test_few_eigenvalues_leave_no_phantoms(bulk):
+    """The Krylov space of the cold start ends, or nearly so: its last vector says nothing about curvature outside."""
+    stream = torch.Generator().manual_seed(0)
+    values = bulk * torch.randn(DIM, generator=stream, dtype=torch.float64)
+    values[:3] = torch.tensor([5.0, 4.0, 1.0], dtype=torch.float64)
+    for shift in range(5):
+        tracker = Tracker(Lanczos("lanczos", 1e-3, 30), Warmth(True, 0.01, 25))
+        found = [tracker(Matrix(values.diag()), probe(100 * shift + step)) for step in range(25)]
+        assert max(abs(each.value / 5 - 1) for each in found) < 1e-3
+
+
+def test_a_recheck_counts_as_an_audit():
+    tracker = Tracker(Lanczos("lanczos", 1e-3, 30), Warmth(True, 0.01, 1))
+    for step in range(20):
+        assert tracker(turning(step), probe(step)).value == pytest.approx(10, rel=1e-3)
+    assert tracker.known.unaudited == 0
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 14])
+def test_the_most_products_hold_for_all_of_a_search(most):
+    found = follow(Warmth(True, 0.01, 4), [turning(step, 0.5) for step in range(8)], Lanczos("lanczos", 1e-9, most))
+    assert max(each.products for each in found) <= most

@@ -30,6 +30,7 @@ FADE = 0.5  # of the drift and of the misjudgement seen before, an estimate on
 GROWN = 1.15  # times, yesterday's spectrum is taken to have grown at most
 # chosen on digits (CNN and MLP, with and without momentum, seeds 3 to 8), for fewer products at errors no larger
 SHARE = 0.9  # of the second eigenvalue: the most that curvature outside of all that is known is taken to be
+FLOOR = 0.1  # of the first: no less than that
 SPREAD = 2.0  # times the spread seen, curvature outside may spread
 
 
@@ -45,7 +46,7 @@ class Known:
         caution: times the error estimate must be under the tolerance; more where estimates were lately too small.
         unaudited: estimates since the last audit.
         outer: curvature last seen along a unit vector x that a product had outside of all that was known: its mean
-            x' A x, and its spread, the norm of what A x has outside of x and B.
+            x' A x, and its spread, the norm of what A x has outside of x and B; infinite where none was seen.
     """
 
     vectors: Tensor
@@ -69,7 +70,10 @@ class Known:
         values, vectors = torch.linalg.eigh(space.tridiagonal())
         chosen = values.abs().argsort(descending=True)[:KEPT]
         rows = combined(torch.from_numpy(_upright(vectors[:, chosen].numpy()).T), space.basis[: space.products])
-        return cls(rows, values[chosen].tolist(), [0.0] * len(chosen), outer=(space.diagonal[-1], space.leftover))
+        # the last vector is the furthest out; where it is nearly one of few eigenvectors, it says nothing about others
+        last, spread = space.diagonal[-1], space.leftover
+        outer = (last, spread) if spread >= abs(last) else cls.outer
+        return cls(rows, values[chosen].tolist(), [0.0] * len(chosen), outer=outer)
 
 
 @dataclass(frozen=True)
@@ -209,9 +213,9 @@ def modelled(
     matrix[m:n, m:n] = onto * before @ onto.T
     # no more than most of the second eigenvalue, else something unknown might always lead; each guess a little lower
     # than the one before, since among equal ones rounding would choose what is kept
-    most = SHARE * float(np.sort(np.abs(before))[-2:][0])
+    most = max(SHARE * float(np.sort(np.abs(before))[-2:][0]), FLOOR * abs(float(before[0])))
     guess, unsure = felt(outer, most, float(before[0]))
-    order = known.unaudited * 1e-2 + np.arange(len(frame) - n) * 1e-3
+    order = min(known.unaudited, 10) * 1e-2 + np.arange(len(frame) - n) * 1e-3
     matrix[n:, n:] = np.diag(guess * (1 - order))
 
     values = np.linalg.eigvalsh(matrix)
@@ -239,17 +243,16 @@ def felt(outer: tuple[float, float], most: float, theta: float) -> tuple[float, 
     Returns:
         A guess, the mean of both bounds; and how far off it may be, where the spread may be `SPREAD` times s.
     """
-    if math.isinf(outer[1]):
-        return 0.0, most  # nothing was seen
+    if math.isinf(outer[1]) or abs(outer[0]) >= most:
+        return 0.0, most  # nothing was seen, or nothing that these bounds have room for
     sign = math.copysign(1.0, theta)
-    o = sign * max(-most, min(outer[0], most))
+    o = sign * outer[0]
 
     def bounds(spread: float) -> list[float]:
         felt = []
         for end in (-most, most):
-            room = abs(end - o)
             square = min(spread**2, (most - o) * (most + o))  # no spectrum within the bounds spreads more
-            beyond = end - math.copysign(square / room, end) if room else end
+            beyond = end - math.copysign(square / abs(end - o), end)
             felt.append(min(most, o + square / max(abs(theta) - beyond, np.finfo(float).tiny)))
         return felt
 

@@ -51,13 +51,12 @@ def recycled(start: Tensor, known: Known, tolerance: float, max_products: int, p
     """
     basis, products = [start / norm(start).to(start)], []
     caution, judged, before = known.caution, CAUTION, None
-    audit = known.unaudited >= AUDIT and probe is None
-    seen = None
+    audit, audited, seen = known.unaudited >= AUDIT and probe is None, False, None
     while True:
         products.append((yield basis[-1]).clone())
         m = len(basis)
         model = modelled(basis, products, known, seen)
-        if audit and m == 2:
+        if audited and m == 2:
             seen = float(model.matrix[1, 1]), float(np.linalg.norm(model.matrix[2:, 1]))
             model = modelled(basis, products, known, seen)
         value, vector, error = model.lead(tolerance)
@@ -73,10 +72,12 @@ def recycled(start: Tensor, known: Known, tolerance: float, max_products: int, p
                 before = None  # what random directions change says nothing about the error estimate
             elif audit and m == 1:
                 step = model.outside(vector, model.beyond)
+                audited = step is not None
             if step is None and not converged:
                 step = model.outside(vector, m)
         if step is None:
-            pairs = replace(model.pairs(), caution=caution, unaudited=0 if audit else known.unaudited + 1)
+            checked = audited or (probe is not None and m > AROUND)
+            pairs = replace(model.pairs(), caution=caution, unaudited=0 if checked else known.unaudited + 1)
             lead = pairs.vectors[0].clone()  # a view would keep all pairs in memory
             return Extreme(value, lead, model.residual, m, converged and not lost, caution * error), pairs
         basis.append(step)
@@ -94,4 +95,4 @@ def _aside(vector: Tensor, unit: Tensor) -> Tensor | None:
 def _misjudged(before: float, error: float, after: float) -> float:
     """Say by how many times its error estimate a value has moved with one more product."""
     moved = abs(after - before)
-    return moved / error if moved < error * MOST else MOST
+    return min(moved / error, MOST) if error else MOST * bool(moved)

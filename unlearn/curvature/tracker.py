@@ -86,9 +86,10 @@ class Tracker:
             patience = min(PATIENCE + AROUND * due, lanczos.max_products)
             start = known.vectors[0] + direction
             found, known = yield from recycled(start, known, lanczos.tolerance, patience, probe if due else None)
-        if found is None or not found.converged:
+        spent = 0 if found is None else found.products
+        if found is None or (not found.converged and spent < lanczos.max_products):
             known, start = None, probe if found is None or due else found.vector + direction
-            found, known = yield from _anew(lanczos, start, 0 if found is None else found.products)
+            found, known = yield from _anew(lanczos, start, spent)
         self.known = known
         self.since_cold = 1 if due else self.since_cold + 1
         return found
@@ -96,5 +97,5 @@ class Tracker:
 
 def _anew(lanczos: Lanczos, start: Tensor, spent: int) -> Generator[Tensor, Tensor, tuple[Extreme, Known]]:
     """Search without yesterday's pairs; products already spent are counted in."""
-    space, (found,) = yield from search(start, 1, "magnitude", lanczos.tolerance, lanczos.max_products)
+    space, (found,) = yield from search(start, 1, "magnitude", lanczos.tolerance, lanczos.max_products - spent)
     return replace(found, products=spent + found.products), Known.of(space)
