@@ -69,9 +69,12 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
         choice("--parts", part, MORE_PARTS)
     choice("--model", asked.model, ("resnet18", "cnn", "mlp", "linear"))
     samples, steps, asked.rounds, row, asked.small_samples = CONFIGS[asked.config]
-    asked.row_samples = asked.row_samples or (asked.samples or samples if asked.device == "cuda" else 32)
-    asked.samples, asked.steps, asked.row = asked.samples or samples, asked.steps or steps, asked.row or row
-    asked.threads = asked.threads or cpu_count()
+    defaults = {"samples": samples, "steps": steps, "row": row, "threads": cpu_count()}
+    for name, value in defaults.items():
+        if getattr(asked, name) is None:
+            setattr(asked, name, value)
+    if asked.row_samples is None:
+        asked.row_samples = asked.samples if asked.device == "cuda" else 32
     for name in ("batch", "samples", "threads", "truths", "row_samples"):
         at_least(f"--{name.replace('_', '-')}", getattr(asked, name), 1)
     for name in ("steps", "row"):

@@ -22,7 +22,7 @@ def products(world: World, steps: int, folder: Path, checks: int, *more: str) ->
     folder.mkdir(parents=True)
     rows = list(measured(prepared, folder))
     errors = []
-    for row in rows[:: -max(1, steps // checks)][::-1]:
+    for row in rows[:: -max(1, steps // checks)][:checks]:
         errors.append(abs(row["sigma"] / tight(prepared, state(folder / f"{row['step']}.pt")) - 1))
     settings = prepared.config.optimizer
     return {

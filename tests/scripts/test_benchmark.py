@@ -177,7 +177,10 @@ def test_what_is_no_checkout_is_refused_in_one_line(tmp_path):
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("wrong", [["--config", "huge"], ["--parts", "none"], ["--steps", "1"], ["--samples", "-1"]])
+WRONG = ("config=huge", "parts=none", "steps=1", "samples=-1", "samples=0", "row=0", "row-samples=0", "checks=0")
+
+
+@pytest.mark.parametrize("wrong", [f"--{option}".split("=") for option in WRONG])
 def test_wrong_options_are_refused(wrong):
     with pytest.raises(UserError, match=f"{wrong[0]}={wrong[1]}"):
         benchmark.arguments(wrong)
