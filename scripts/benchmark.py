@@ -33,8 +33,10 @@ from unlearn.values.errors import UserError, at_least, choice
 PARTS = ("step", "sigma", "floor", "products", "growth")  # those that run unasked
 MORE_PARTS = (*PARTS, "needed", "throughput")
 LARGE_BATCH = 128  # beside --batch, in the part throughput
-SGD = ("optimizer.momentum=0", "optimizer.weight_decay=0")
-MOMENTUM = ("optimizer.momentum=0.9", "optimizer.weight_decay=5e-4")
+OPTIMIZERS = {  # of the parts floor and products
+    "sgd": ("optimizer.momentum=0", "optimizer.weight_decay=0"),
+    "momentum": ("optimizer.momentum=0.9", "optimizer.weight_decay=5e-4"),
+}
 # Hessian samples, measured steps, rounds of what is timed in turn, consecutive steps for the products and their samples
 CONFIGS = {"tiny": (32, 2, 1, 3, 32), "small": (32, 4, 3, 50, 512), "full": (512, 3, 3, 50, 512)}
 
@@ -53,6 +55,7 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--truths", type=int, default=1, help="how many of them are checked by a tight Lanczos")
     parser.add_argument("--row", type=int, help="consecutive steps of the part products; twice as many of growth")
     parser.add_argument("--row-samples", type=int, help="Hessian samples of the ResNet-18 in the part products")
+    parser.add_argument("--optimizers", nargs="*", default=list(OPTIMIZERS), help=f"of {', '.join(OPTIMIZERS)}")
     parser.add_argument("--checks", type=int, help="of these steps, by a tight Lanczos; default: all, 5 on a ResNet-18")
     parser.add_argument("--lr", type=float, default=0.01)
     parser.add_argument("--data", default="synthetic", help="folder with cifar-10-batches-py, or synthetic")
@@ -67,6 +70,8 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     choice("--config", asked.config, tuple(CONFIGS))
     for part in asked.parts:
         choice("--parts", part, MORE_PARTS)
+    for name in asked.optimizers:
+        choice("--optimizers", name, tuple(OPTIMIZERS))
     choice("--model", asked.model, ("resnet18", "cnn", "mlp", "linear"))
     samples, steps, asked.rounds, row, asked.small_samples = CONFIGS[asked.config]
     defaults = {"samples": samples, "steps": steps, "row": row, "threads": cpu_count()}
@@ -97,7 +102,7 @@ def worlds(asked: argparse.Namespace, folder: Path) -> tuple[World, list[World]]
     if asked.model != "resnet18":
         own = digits(asked.model, f"training.batch_size={asked.batch}", *more, device=device)
         return own, [own] if asked.config == "tiny" else [own, *(world for world in small if world.name != own.name)]
-    size = max(asked.samples, asked.batch * (asked.steps + 1))
+    size = max(asked.samples, asked.row_samples, asked.batch * (asked.steps + 1))
     root = images_at(asked.data, folder / "images", size)
     return images("resnet18", root, size, asked.batch, asked.threads, *more, device=device), small
 
@@ -106,6 +111,7 @@ def measure(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Run the parts that were asked for."""
     main, small = worlds(asked, folder)
     given, lr = [part for part in MORE_PARTS if part in asked.parts], f"optimizer.lr={asked.lr}"
+    optimizers = [OPTIMIZERS[name] for name in asked.optimizers]
     found: dict[str, Any] = {
         "machine": {
             "cores": cpu_count(),
@@ -125,7 +131,7 @@ def measure(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
         found["floor"] = [
             against_floor(world, asked.rounds * (10 if world in small else 4), 20 if world in small else 1, lr, *more)
             for world in dict.fromkeys((main, *small))
-            for more in (SGD, MOMENTUM)
+            for more in optimizers
         ]
     if "products" in given:
         runs = [(world, asked.small_samples, asked.checks or asked.row) for world in small]
@@ -136,7 +142,7 @@ def measure(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
                 world, asked.row, folder / f"{world.name} {more[0]}", checks, lr, f"measure.hessian_samples={n}", *more
             )
             for world, n, checks in runs
-            for more in (SGD, MOMENTUM)
+            for more in optimizers
         ]
     if "growth" in given:
         found["growth"] = [growth((small or [main])[0], 2 * asked.row, folder / "growth", lr)]
@@ -147,7 +153,7 @@ def measure(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
             for arithmetic in (ARITHMETICS if asked.device == "cuda" else ARITHMETICS[:1])
         ]
     if "needed" in given:
-        found["needed"] = [needed(main, asked.steps, lr, f"measure.hessian_samples={asked.samples}", *SGD)]
+        found["needed"] = [needed(main, asked.steps, lr, f"measure.hessian_samples={asked.samples}", *OPTIMIZERS["sgd"])]
     return found
 
 

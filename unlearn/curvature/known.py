@@ -88,7 +88,8 @@ class Model:
         beyond: how many of Q are in B and V.
         matrix: shape (n, n).
         doubt: by how much the part that is not exact may be off, shape (n, n), not negative.
-        residual: norm(A x - theta x) of the leading Ritz pair of B.
+        values: eigenvalues of the matrix, shape (n,).
+        axes: its eigenvectors, columns.
         change: of the leading value, relative.
         drift: of the operator, relative: that change, or what is left of those before.
         outer: as for `Known`, of today.
@@ -101,7 +102,8 @@ class Model:
     beyond: int
     matrix: Array
     doubt: Array
-    residual: float
+    values: Array
+    axes: Array
     change: float
     drift: float
     outer: tuple[float, float]
@@ -117,15 +119,21 @@ class Model:
             nothing outside of B, or the doubt would let one lead that is mostly outside, the one that the doubt
             favours; and how far the doubt would move the eigenvalue.
         """
-        cases = np.stack([self.matrix, self.matrix + self.doubt, self.matrix - self.doubt])
-        values, vectors = np.linalg.eigh(cases)
-        places = np.abs(values).argmax(1)
-        sizes = np.abs(values[range(3), places])
-        sure, *shifted = vectors[range(3), :, places]
-        bold = shifted[int(sizes[1:].argmax())]
+        place = np.abs(self.values).argmax()
+        value, sure = float(self.values[place]), self.axes[:, place]
+        values, vectors = np.linalg.eigh(np.stack([self.matrix + self.doubt, self.matrix - self.doubt]))
+        sizes = np.abs(values).max(1)
+        shifted = int(sizes.argmax())
+        bold = vectors[shifted][:, np.abs(values[shifted]).argmax()]
         settled = np.square(sure[self.multiplied :]).sum() < tolerance / 4
         rival = settled or np.square(bold[self.multiplied :]).sum() > 0.5
-        return float(values[0, places[0]]), bold if rival else sure, float(np.abs(sizes[1:] - sizes[0]).max())
+        return value, bold if rival else sure, float(np.abs(sizes - abs(value)).max())
+
+    def residual(self) -> float:
+        """Give norm(A x - theta x) of the leading Ritz pair of B."""
+        m = self.multiplied
+        ritz, vectors = np.linalg.eigh(self.matrix[:m, :m])
+        return float(np.linalg.norm(self.matrix[m:, :m] @ vectors[:, np.abs(ritz).argmax()]))
 
     def vectors(self, coefficients: Array) -> Tensor:
         """Leave the model.
@@ -161,18 +169,15 @@ class Model:
         Returns:
             At most `KEPT` of them.
         """
-        values, vectors = np.linalg.eigh(self.matrix)
-        chosen = np.abs(values).argsort()[::-1][:KEPT]
-        values, vectors = values[chosen], _upright(vectors[:, chosen])
+        chosen = np.abs(self.values).argsort()[::-1][:KEPT]
+        values, vectors = self.values[chosen], _upright(self.axes[:, chosen])
         doubts = (vectors * (self.doubt @ vectors)).sum(0) / np.maximum(np.abs(values), np.finfo(float).tiny)
         room = self.known.vectors if len(self.known.values) == len(values) else None
         rows = combined(torch.from_numpy(vectors.T @ self.frame), self.given, room)
         return Known(rows, values.tolist(), doubts.tolist(), self.drift, outer=self.outer)
 
 
-def modelled(
-    basis: list[Tensor], products: list[Tensor], known: Known, seen: tuple[float, float] | None = None
-) -> Model:
+def modelled(basis: list[Tensor], products: list[Tensor], known: Known, *, audited: bool = False) -> Model:
     """Build the model.
 
     All of yesterday's spectrum is taken to have grown as its leader has: outliers sharpen together. What shrinks is
@@ -182,7 +187,7 @@ def modelled(
         basis: B, unit vectors of shape (dim,), yesterday's leader first.
         products: A B.
         known: of yesterday.
-        seen: curvature outside, as for `Known`, where today has shown it.
+        audited: whether the second of B is a direction outside of all that was known, so that curvature there was seen.
 
     Returns:
         The model.
@@ -196,7 +201,8 @@ def modelled(
         raise NotFinite
     g, m, last = len(angles), len(basis), len(basis) + len(known.values)
     size = np.abs(angles[:m, last:]).max()
-    frame = _added(angles, np.zeros((0, g)), range(m), None)
+    frame = np.zeros((m, g))
+    frame[:, :m] = np.linalg.inv(np.linalg.cholesky(angles[:m, :m]))  # at right angles, up to rounding, as they are
     frame = _added(angles, frame, range(m, last), SHED)
     n = len(frame)
     # shorter than this it changes no digit of the eigenvalue, and may be rounding, of the vectors or of the Gram matrix
@@ -205,12 +211,14 @@ def modelled(
     leader = known.values[0]
     growth = min(max(float(angles[0, last]) / leader, 1.0), GROWN) if leader else 1.0
     onto, before = frame[m:n] @ angles[:, m:last], growth * np.array(known.values)
-    outer = seen or (growth * known.outer[0], growth * known.outer[1])
 
     matrix, doubt = np.zeros((2, len(frame), len(frame)))
     matrix[:, :m], matrix[:m] = at_products, at_products.T
     matrix[:m, :m] = (at_products[:m] + at_products[:m].T) / 2
     matrix[m:n, m:n] = onto * before @ onto.T
+    outer = growth * known.outer[0], growth * known.outer[1]
+    if audited:
+        outer = float(matrix[1, 1]), float(np.linalg.norm(matrix[2:, 1]))
     # no more than most of the second eigenvalue, else something unknown might always lead; each guess a little lower
     # than the one before, since among equal ones rounding would choose what is kept
     most = max(SHARE * float(np.sort(np.abs(before))[-2:][0]), FLOOR * abs(float(before[0])))
@@ -218,14 +226,12 @@ def modelled(
     order = min(known.unaudited, 10) * 1e-2 + np.arange(len(frame) - n) * 1e-3
     matrix[n:, n:] = np.diag(guess * (1 - order))
 
-    values = np.linalg.eigvalsh(matrix)
+    values, axes = np.linalg.eigh(matrix)
     change = abs(float(values[np.abs(values).argmax()]) / leader - 1) if leader else 1.0
     drift = max(change, FADE * known.drift)
     doubt[m:n, m:n] = onto * (np.abs(before) * np.hypot(known.doubts, drift)) @ onto.T
     doubt[n:, n:] = unsure * np.eye(len(frame) - n)
-    ritz, vectors = np.linalg.eigh(matrix[:m, :m])
-    residual = np.linalg.norm(matrix[m:, :m] @ vectors[:, np.abs(ritz).argmax()])
-    return Model(given, known, frame, m, n, matrix, doubt, float(residual), change, drift, outer)
+    return Model(given, known, frame, m, n, matrix, doubt, values, axes, change, drift, outer)
 
 
 def felt(outer: tuple[float, float], most: float, theta: float) -> tuple[float, float]:
@@ -262,25 +268,22 @@ def felt(outer: tuple[float, float], most: float, theta: float) -> tuple[float, 
     return sign * guess, min(max(guess - lowest, highest - guess, guess - o), most - abs(guess))
 
 
-def _added(angles: Array, frame: Array, rows: range, short: float | None) -> Array:
+def _added(angles: Array, frame: Array, rows: range, short: float) -> Array:
     """Go on with an orthonormal frame by what some rows have outside of it, in coordinates.
 
     Args:
         angles: inner products of all rows, shape (g, g).
         frame: orthonormal so far, shape (n, g).
         rows: to add.
-        short: what is no longer than this is left out; None where the rows are at right angles, up to rounding, and
-            stay as they are.
+        short: what is no longer than this is left out.
 
     Returns:
         Shape (n', g).
     """
-    fresh = np.eye(len(angles))[list(rows)]
+    fresh = np.eye(len(angles))[rows.start : rows.stop]
     for _ in range(2):  # twice is enough to be orthogonal to working precision
         fresh = fresh - (fresh @ angles @ frame.T) @ frame
     squares, axes = np.linalg.eigh(fresh @ angles @ fresh.T)
-    if short is None:
-        return np.concatenate([frame, axes / np.sqrt(squares) @ axes.T @ fresh])
     long = squares > short**2
     return np.concatenate([frame, (axes[:, long] / np.sqrt(squares[long])).T @ fresh])
 

@@ -11,7 +11,6 @@ space of a random direction, where a leader that no pair knows would show.
 from collections.abc import Generator
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,14 +50,11 @@ def recycled(start: Tensor, known: Known, tolerance: float, max_products: int, p
     """
     basis, products = [start / norm(start).to(start)], []
     caution, judged, before = known.caution, CAUTION, None
-    audit, audited, seen = known.unaudited >= AUDIT and probe is None, False, None
+    audit, audited = known.unaudited >= AUDIT and probe is None, False
     while True:
         products.append((yield basis[-1]).clone())
         m = len(basis)
-        model = modelled(basis, products, known, seen)
-        if audited and m == 2:
-            seen = float(model.matrix[1, 1]), float(np.linalg.norm(model.matrix[2:, 1]))
-            model = modelled(basis, products, known, seen)
+        model = modelled(basis, products, known, audited=audited)
         value, vector, error = model.lead(tolerance)
         if before is not None:
             judged = max(judged, CAUTION * _misjudged(*before, value))
@@ -79,7 +75,7 @@ def recycled(start: Tensor, known: Known, tolerance: float, max_products: int, p
             checked = audited or (probe is not None and m > AROUND)
             pairs = replace(model.pairs(), caution=caution, unaudited=0 if checked else known.unaudited + 1)
             lead = pairs.vectors[0].clone()  # a view would keep all pairs in memory
-            return Extreme(value, lead, model.residual, m, converged and not lost, caution * error), pairs
+            return Extreme(value, lead, model.residual(), m, converged and not lost, caution * error), pairs
         basis.append(step)
 
 

@@ -116,6 +116,8 @@ def norm(vector: Tensor) -> Tensor:
     Returns:
         A float64 scalar tensor on the vector's device.
     """
+    if vector.numel() <= PIECE:
+        return _norm(vector)
     return torch.linalg.vector_norm(torch.stack([_norm(part) for part in _pieces(vector)]))
 
 
