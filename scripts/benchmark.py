@@ -153,7 +153,9 @@ def measure(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
             for arithmetic in (ARITHMETICS if asked.device == "cuda" else ARITHMETICS[:1])
         ]
     if "needed" in given:
-        found["needed"] = [needed(main, asked.steps, lr, f"measure.hessian_samples={asked.samples}", *OPTIMIZERS["sgd"])]
+        found["needed"] = [
+            needed(main, asked.steps, lr, f"measure.hessian_samples={asked.samples}", *OPTIMIZERS["sgd"])
+        ]
     return found
 
 

@@ -7,9 +7,12 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from unlearn.__main__ import main
+from unlearn.pipeline import forks
+from unlearn.pipeline import fused as fusing
 from unlearn.pipeline.fused import compute, finish
 from unlearn.pipeline.run import run
 from unlearn.pipeline.stacking import stacks
@@ -78,7 +81,34 @@ def test_the_same_numbers_and_files_as_separate_runs(tiny, tmp_path, extra):
             assert all(one[key].sub(other[key]).abs().max() < 2e-6 for key in one)
 
 
-def test_a_point_that_diverges_keeps_its_rows_and_leaves_the_others_alone(tiny, tmp_path):
+@pytest.mark.skipif(not forks.safe(), reason="forks are for Linux without an accelerator")
+def test_processes_share_out_a_stack(tiny, tmp_path, monkeypatch):
+    configs = [tiny(*MLP, "training.save_weights=true", "threads=3", *point) for point in POINTS]
+    here, _ = fused(configs, tmp_path / "one")
+    parts = []
+    forked = forks.forked
+
+    def counted(work, given):
+        parts.append(len(given))
+        return forked(work, given)
+
+    monkeypatch.setattr(fusing, "FEWEST", 1)
+    monkeypatch.setattr(fusing, "cpu_count", lambda: 3)
+    monkeypatch.setattr(forks, "forked", counted)
+    apart, _ = fused(configs, tmp_path / "three")
+    assert parts == [3]
+    for (place, one), other in zip(here[0].items(), apart[0].values(), strict=True):
+        close(tmp_path / "one" / f"fused{place}", tmp_path / "three" / f"fused{place}")
+        assert one.outcome.seconds.seconds.keys() == other.outcome.seconds.seconds.keys()
+        for name, (weights, buffers) in one.ended.models.items():
+            torch.testing.assert_close(other.ended.models[name][0], weights, rtol=0, atol=2e-6)
+            assert other.ended.models[name][0].untyped_storage().nbytes() == weights.nbytes
+            assert buffers == {}
+
+
+@pytest.mark.parametrize("fewest", [1, 4], ids=["processes", "here"])
+def test_a_point_that_diverges_keeps_its_rows_and_leaves_the_others_alone(tiny, tmp_path, monkeypatch, fewest):
+    monkeypatch.setattr(fusing, "FEWEST", fewest)
     plain = (*MLP, "pretraining.epochs=0", "measure.every=1", "measure.hessian_samples=0", "training.epochs=1")
     configs = [tiny(*plain, f"optimizer.lr={lr}") for lr in (0.01, 1e30, 0.02)]
     with pytest.raises(Diverged):

@@ -4,18 +4,18 @@ A point's numbers are those of `unlearn.pipeline.run.run` up to the order of sum
 points of a stack are computed first; then each is written, one after the other.
 """
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from joblib import cpu_count  # heeds affinity and container limits, as os.cpu_count does not
 
-from unlearn.pipeline import report
+from unlearn.pipeline import forks, report
 from unlearn.pipeline.measure import judge
-from unlearn.pipeline.run import conclude, recorded
+from unlearn.pipeline.run import Ended, Outcome, conclude, recorded
 from unlearn.pipeline.stack_curvature import StackCurvature, StackMeasurer
 from unlearn.pipeline.stacking import Point
 from unlearn.pipeline.stopwatch import Stopwatch
@@ -27,25 +27,63 @@ from unlearn.train.stack import Row, train_stacked
 from unlearn.values.errors import Diverged
 from unlearn.values.measurement import Measurement
 
-THREADS = 2  # products of chunks in parallel; a third brought nothing where it was tried
+FEWEST = 4  # points in a process
 
 
 def compute(points: Sequence[Point]) -> None:
     """Run a stack up to its last step: pretraining, M and M' of all points, measuring.
 
+    Processes share it out, as many as `threads` or the cores, each with a part of the points as a stack of its own.
+    (Two threads took as long as one: a stack is many short operations, and Python lets one thread at a time start one.)
+
     Args:
-        points: of one `stack_key`, each without a reason in `why_not`; their outcomes are filled. A point that diverges
-            gets its `error`, and the others go on.
+        points: of one `stack_key`, each without a reason in `why_not`; `outcome`, and `ended` or `error` are filled. A
+            point that diverges gets its `error`, and the others go on.
+
+    Raises:
+        UserError: a process was killed.
+    """
+    most = min(points[0].prepared.config.threads or cpu_count(), cpu_count(), len(points) // FEWEST)
+    count = max(1, most) if forks.safe() else 1
+    if count == 1:
+        torch.set_num_threads(1)
+        compute_here(points)
+        return
+    cuts = [len(points) * part // count for part in range(count + 1)]
+    parts = [points[start:stop] for start, stop in pairwise(cuts)]
+    computed = forks.forked(_computed, [(part, part is parts[0]) for part in parts])
+    for part, found in zip(parts, computed, strict=True):
+        for point, (outcome, ended, error) in zip(part, found, strict=True):
+            point.outcome, point.ended, point.error = outcome, ended, error
+
+
+def _computed(part: tuple[Sequence[Point], bool]) -> list[tuple[Outcome, Ended | None, Diverged | None]]:
+    points, shown = part
+    compute_here(points, shown=shown)
+    return [(point.outcome, point.ended, point.error) for point in points]
+
+
+def compute_here(points: Sequence[Point], *, shown: bool = True) -> None:
+    """Do what `compute` does, in this process.
+
+    Args:
+        points: as for `compute`.
+        shown: whether there are progress bars.
     """
     seconds = Stopwatch()
-    torch.set_num_threads(points[0].prepared.config.threads or 1)  # chunks share the cores out
-    with _workers(points[0].prepared.config.threads) as workers:
-        _pretrain(points, seconds, workers)
-        _train(points, seconds, workers)
+    _pretrain(points, seconds, shown=shown)
+    _train(points, seconds, shown=shown)
     for point in points:
         spent = point.outcome.seconds.seconds
         for stage, total in seconds.seconds.items():
             spent[stage] = spent.get(stage, 0.0) + total / len(points)
+        if point.error is None:
+            assert point.trained is not None
+            assert point.unlearned is not None
+            ended = Ended.of(point.trained, point.unlearned)
+            # rows of the stack, each of which would hold on to all of it
+            alone = {name: (weights.clone(), buffers) for name, (weights, buffers) in ended.models.items()}
+            point.ended = replace(ended, models=alone)
 
 
 def finish(point: Point, path: Path) -> dict[str, Any]:
@@ -72,23 +110,12 @@ def finish(point: Point, path: Path) -> dict[str, Any]:
             sink.log(row)
         if point.error is not None:
             raise point.error
-        assert point.trained is not None
-        assert point.unlearned is not None
-        conclude(point.prepared, point.trained, point.unlearned, folder, sink, point.outcome)
+        assert point.ended is not None
+        conclude(point.prepared, point.ended, folder, sink, point.outcome)
     return point.outcome.summary
 
 
-@contextmanager
-def _workers(asked: int | None) -> Iterator[Executor | None]:
-    count = min(asked or THREADS, cpu_count())
-    if count == 1:
-        yield None
-        return
-    with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        yield pool
-
-
-def _pretrain(points: Sequence[Point], seconds: Stopwatch, workers: Executor | None) -> None:
+def _pretrain(points: Sequence[Point], seconds: Stopwatch, *, shown: bool) -> None:
     originals = [Learner.fresh(point.prepared.network, point.prepared.device) for point in points]
     retrained: list[Learner | None] = [None] * len(points)
     config = points[0].prepared.config
@@ -106,8 +133,8 @@ def _pretrain(points: Sequence[Point], seconds: Stopwatch, workers: Executor | N
                 rows.append(Row(rows[place].recipe, other, True))
             owners += points
         total = rows[0].recipe.schedule.total_steps
-        with seconds("pretrain"), report.progress(f"pretraining {len(points)} points", total) as advance:
-            for step in train_stacked(rows, workers):
+        with seconds("pretrain"), report.progress(f"pretraining {len(points)} points", total, shown=shown) as advance:
+            for step in train_stacked(rows):
                 _fail(owners, step.failed)
                 advance(step.steps[0].taken)
     for point, original, second in zip(points, originals, retrained, strict=True):
@@ -121,16 +148,16 @@ def _pretrain(points: Sequence[Point], seconds: Stopwatch, workers: Executor | N
         point.measurer = StackMeasurer(prepared, point.outcome.seconds)
 
 
-def _train(points: Sequence[Point], seconds: Stopwatch, workers: Executor | None) -> None:
+def _train(points: Sequence[Point], seconds: Stopwatch, *, shown: bool) -> None:
     trained = [cast(Trained, point.trained) for point in points]
     rows = [
         *(Row(each.recipe, each.original, on_kept=False) for each in trained),
         *(Row(each.recipe, each.retrained, on_kept=True) for each in trained),
     ]
     every, last = points[0].prepared.config.measure.every, trained[0].recipe.schedule.total_steps
-    curvature = StackCurvature.of(points, workers)
-    steps = train_stacked(rows, workers)
-    with report.progress(f"training M and M' of {len(points)} points", last) as advance:
+    curvature = StackCurvature.of(points)
+    steps = train_stacked(rows)
+    with report.progress(f"training M and M' of {len(points)} points", last, shown=shown) as advance:
         while True:
             with seconds("train"):
                 step = next(steps, None)

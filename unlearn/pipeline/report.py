@@ -29,19 +29,20 @@ def labels(names: Mapping[str, str], folder: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+def progress(what: str, total: int, *, shown: bool = True) -> Iterator[Callable[[int], None]]:
     """Show a progress bar on stderr; nothing where there is no terminal.
 
     Args:
         what: the stage.
         total: its steps.
+        shown: False for nothing at all.
 
     Yields:
         A function to call with the number of steps done.
     """
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal)) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done: bar.update(task, completed=done)
 

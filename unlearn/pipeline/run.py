@@ -57,6 +57,35 @@ class Outcome:
     on_file: int = 0
 
 
+@dataclass(frozen=True)
+class Ended:
+    """The models that a run ends with.
+
+    Attributes:
+        models: weights and buffers of `initial`, `original`, `retrained` and `unlearned`.
+        gradient_evaluations: of the request; see `Unlearned`.
+    """
+
+    models: dict[str, tuple[Tensor, Buffers]]
+    gradient_evaluations: int
+
+    @classmethod
+    def of(cls, trained: Trained, unlearned: Unlearned) -> "Ended":
+        """Gather them.
+
+        Args:
+            trained: M, M' and the recording.
+            unlearned: M''.
+
+        Returns:
+            The models.
+        """
+        learners = {"initial": trained.recording.initial, "original": trained.original, "retrained": trained.retrained}
+        models = {name: (learner.weights, learner.buffers) for name, learner in learners.items()}
+        models["unlearned"] = unlearned.weights, unlearned.buffers
+        return cls(models, unlearned.gradient_evaluations)
+
+
 def run(cfg: DictConfig, path: Path) -> dict[str, Any]:
     """Do the main job, or go on with it where it was stopped.
 
@@ -89,7 +118,7 @@ def run(cfg: DictConfig, path: Path) -> dict[str, Any]:
         unlearned = stages.unlearned(job, trained)
         last = judge(pair.look, trained.original, trained.retrained, unlearned)
         _emit(Measurement(**pair.look.columns, **last), folder, sink, outcome)
-        conclude(prepared, trained, unlearned, folder, sink, outcome)
+        conclude(prepared, Ended.of(trained, unlearned), folder, sink, outcome)
     return outcome.summary
 
 
@@ -150,25 +179,17 @@ def _emit(row: Measurement, folder: RunFolder, sink: Sink, outcome: Outcome) -> 
     sink.log(row)
 
 
-def conclude(
-    prepared: Prepared, trained: Trained, unlearned: Unlearned, folder: RunFolder, sink: Sink, outcome: Outcome
-) -> None:
+def conclude(prepared: Prepared, ended: Ended, folder: RunFolder, sink: Sink, outcome: Outcome) -> None:
     """Evaluate, summarise and draw, after the last step.
 
     Args:
         prepared: the run.
-        trained: M, M' and the recording.
-        unlearned: M''.
+        ended: the models at the end.
         folder: gets the weights, the summary and the figures.
         sink: gets the figures.
         outcome: gets the summary.
     """
-    models = {
-        "initial": (trained.recording.initial.weights, trained.recording.initial.buffers),
-        "original": (trained.original.weights, trained.original.buffers),
-        "retrained": (trained.retrained.weights, trained.retrained.buffers),
-        "unlearned": (unlearned.weights, unlearned.buffers),
-    }
+    models = ended.models
     if prepared.config.training.save_weights:
         _save_weights(prepared, folder, models)
     with outcome.seconds("evaluate"):
@@ -177,7 +198,7 @@ def conclude(
         outcome.rows,
         status="completed",
         accuracy=accuracies,
-        gradient_evaluations=unlearned.gradient_evaluations,
+        gradient_evaluations=ended.gradient_evaluations,
     )
     if prepared.config.figures:
         folder.write_json("summary", {**summary, "status": "drawing"})  # the figures read it

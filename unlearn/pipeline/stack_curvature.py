@@ -1,7 +1,6 @@
 """Sigma and forecasts of all points of a stack at once, handed to each point's own measurer."""
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -19,12 +18,11 @@ from unlearn.pipeline.stack_forecast import stacked_forecasts
 from unlearn.pipeline.stopwatch import Stopwatch
 from unlearn.train.learner import Learner
 from unlearn.train.recording import Trained
-from unlearn.train.stack import PARTS
 from unlearn.train.stack_objective import StackedObjective
 from unlearn.values.errors import Diverged, NotFinite
 from unlearn.values.streams import generator
 
-CHUNK = 16  # points whose products go in lockstep; fewer would leave most of the time to Python
+CHUNK = 16  # points whose products go in lockstep: fewer leave most of the time to Python, more a processor's cache
 
 
 @dataclass
@@ -118,25 +116,22 @@ class _Chunk:
 
 @dataclass
 class StackCurvature:
-    """Sigma and forecasts of all points at once, a chunk in each thread.
+    """Sigma and forecasts of all points, a chunk at once.
 
     Attributes:
         chunks: of the points.
         settings: of measuring.
-        workers: the threads; None takes one chunk after the other.
     """
 
     chunks: Sequence[_Chunk]
     settings: Measure
-    workers: Executor | None
 
     @classmethod
-    def of(cls, points: Sequence[Measured], workers: Executor | None) -> "StackCurvature":
+    def of(cls, points: Sequence[Measured]) -> "StackCurvature":
         """Begin before the first measured step.
 
         Args:
             points: of one stack, with their recordings.
-            workers: threads, or None.
 
         Returns:
             Curvature that was not looked at yet.
@@ -145,11 +140,10 @@ class StackCurvature:
         objective = StackedObjective.of([point.prepared.recorded.objective for point in points])
         chosen = torch.stack([point.prepared.sample.points for point in points])
         chunks = []
-        size = CHUNK if workers is None else min(CHUNK, -(-len(points) // PARTS))
-        for start in range(0, len(points), size):
-            rows = slice(start, start + size)
+        for start in range(0, len(points), CHUNK):
+            rows = slice(start, start + CHUNK)
             chunks.append(_Chunk(points[rows], objective.take(rows), chosen[rows]))
-        return cls(chunks, first.config.measure, workers)
+        return cls(chunks, first.config.measure)
 
     def look(self, step: int, seconds: Stopwatch) -> None:
         """Hand each point's measurer its sigma and its forecast.
@@ -161,14 +155,12 @@ class StackCurvature:
         if not self.settings.hessian_samples:
             return
         with seconds("sigma"):
-            self._each(lambda chunk: chunk.sigma(step))
+            for chunk in self.chunks:
+                chunk.sigma(step)
         if self.settings.krylov:
             with seconds("forecast"):
-                self._each(lambda chunk: chunk.forecasts())
-
-    def _each(self, part: Callable[[_Chunk], None]) -> None:
-        # a list: an error in a thread comes out when its result is asked for
-        list(map(part, self.chunks) if self.workers is None else self.workers.map(part, self.chunks))
+                for chunk in self.chunks:
+                    chunk.forecasts()
 
 
 def _probe(point: Measured, step: int) -> Tensor:

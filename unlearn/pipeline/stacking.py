@@ -14,7 +14,7 @@ from unlearn.data.split import Data
 from unlearn.methods.method import Unlearned
 from unlearn.pipeline.build import build
 from unlearn.pipeline.prepare import Prepared, prepare
-from unlearn.pipeline.run import Outcome, plain
+from unlearn.pipeline.run import Ended, Outcome, plain
 from unlearn.pipeline.stack_curvature import StackMeasurer
 from unlearn.train.hessian import SMALL
 from unlearn.train.recording import Trained
@@ -58,6 +58,7 @@ class Point:
         trained: M, M' and the recording; None before the recorded phase.
         measurer: measures it.
         unlearned: the newest M''.
+        ended: what is left of all this when it is computed; None where it stopped early.
     """
 
     cfg: DictConfig
@@ -68,6 +69,7 @@ class Point:
     trained: Trained | None = None
     measurer: StackMeasurer | None = None
     unlearned: Unlearned | None = None
+    ended: Ended | None = None
 
 
 def why_not(prepared: Prepared) -> str | None:

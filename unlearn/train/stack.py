@@ -6,9 +6,7 @@ is what `unlearn/train/loop.py` computes for it alone, up to the order of sums.
 """
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
-from itertools import pairwise, starmap
 
 import torch
 import torch.nn.functional as F
@@ -20,8 +18,6 @@ from unlearn.train.loop import Recipe, Step
 from unlearn.train.stack_objective import StackedObjective
 from unlearn.values.errors import Diverged
 from unlearn.values.schedule import Batch
-
-PARTS = 2  # of the rows, where there are threads; with fewer rows each, Python would take longer than the sums
 
 
 @dataclass(frozen=True)
@@ -62,7 +58,7 @@ class _Epoch:
     steps: Tensor
 
 
-def train_stacked(rows: Sequence[Row], workers: Executor | None = None) -> Iterator[StackedStep]:
+def train_stacked(rows: Sequence[Row]) -> Iterator[StackedStep]:
     """Train all rows in step, changing their learners in place, and pause after each step.
 
     Semantics are those of `unlearn.train.loop.train`: a row on kept points takes no step where its whole batch is
@@ -70,20 +66,14 @@ def train_stacked(rows: Sequence[Row], workers: Executor | None = None) -> Itera
 
     Args:
         rows: schedules of equal length; see `StackedObjective` for what their objectives must share.
-        workers: two threads or more, each with a part of the rows; None takes them together.
 
     Yields:
         Each step, after all rows have taken it.
     """
     recipes = [row.recipe for row in rows]
     distinct = list({id(recipe): recipe for recipe in recipes}.values())  # M and M' share theirs
-    objective = StackedObjective.of([recipe.objective for recipe in recipes])
-    count = 1 if workers is None or len(rows) < PARTS else PARTS
-    bounds = [len(rows) * part // count for part in range(count + 1)]
-    cuts = [slice(start, stop) for start, stop in pairwise(bounds)]
-    # memory of its own for each: torch refuses gradients at views of what another thread has changed meanwhile
-    parts = [_Stack.of(objective.take(cut), rows[cut]) for cut in cuts]
-    dtype = parts[0].weights.dtype
+    stack = _Stack.of(StackedObjective.of([recipe.objective for recipe in recipes]), rows)
+    dtype = stack.weights.dtype
     for epoch in range(max((recipe.schedule.epochs for recipe in recipes), default=0)):
         plan = _plan(rows, epoch, dtype)
         for place, batches in enumerate(zip(*plan.batches, strict=True)):
@@ -93,16 +83,7 @@ def train_stacked(rows: Sequence[Row], workers: Executor | None = None) -> Itera
             by_recipe = {id(recipe): recipe.rate.at(step) for recipe in distinct}
             rates = [by_recipe[id(recipe)] for recipe in recipes]
             sizes = torch.tensor(rates, dtype=dtype)[:, None]
-            given = [
-                (part, plan.points[place, own], plan.shares[place, own], plan.steps[place, own], sizes[own])
-                for part, own in zip(parts, cuts, strict=True)
-            ]
-            each = (
-                starmap(_Stack.step_, given)
-                if workers is None
-                else workers.map(_Stack.step_, *zip(*given, strict=True))
-            )
-            finite = torch.cat(list(each))
+            finite = stack.step_(plan.points[place], plan.shares[place], plan.steps[place], sizes)
             lost = [] if bool(finite.all()) else (~finite).nonzero().flatten().tolist()
             failed = {row: Diverged(step + 1, rates[row]) for row in lost}
             yield StackedStep([Step(batch, lr) for batch, lr in zip(batches, rates, strict=True)], failed)

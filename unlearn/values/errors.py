@@ -10,11 +10,16 @@ class Diverged(UserError):
 
     Attributes:
         step: the step at which the loss was not finite, counted from 1.
+        lr: of that step.
     """
 
     def __init__(self, step: int, lr: float) -> None:
         super().__init__(f"the loss is not finite at step {step} (lr={lr:g}): try a smaller lr, or less momentum")
-        self.step = step
+        self.step, self.lr = step, lr
+
+    def __reduce__(self) -> tuple[type, tuple[int, float]]:
+        """Give how it is made again in another process; by default from its message alone."""
+        return Diverged, (self.step, self.lr)
 
 
 class NotFinite(UserError):
@@ -22,6 +27,10 @@ class NotFinite(UserError):
 
     def __init__(self) -> None:
         super().__init__("the curvature at these weights is not finite: try a smaller lr, or less momentum")
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        """Give how it is made again in another process."""
+        return NotFinite, ()
 
 
 def choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
