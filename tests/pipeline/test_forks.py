@@ -1,9 +1,12 @@
 """Parts in forked processes: results in order, errors and deaths told, nothing pickled on the way there."""
 
+import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -86,3 +89,26 @@ def _runs(pid):
             return file.read().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_a_result_that_cannot_be_sent_says_so():
+    with pytest.raises((AttributeError, TypeError, pickle.PicklingError), match="pickle") as caught:
+        forks.forked(lambda _: threading.Lock(), [0])
+    assert "_child" in "".join(caught.value.__notes__)  # where it happened, over there
+
+
+def test_a_process_that_cannot_start_ends_the_others(monkeypatch):
+    started = []
+
+    def start(self):
+        if started:
+            raise OSError("no more processes")
+        started.append(self)
+        original(self)
+
+    kind = multiprocessing.get_context("fork").Process
+    original = kind.start
+    monkeypatch.setattr(kind, "start", start)
+    with pytest.raises(OSError, match="no more processes"):
+        forks.forked(time.sleep, [60, 60])
+    assert started[0].exitcode == -signal.SIGTERM

@@ -5,6 +5,7 @@ import pickle
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
@@ -40,17 +41,17 @@ def forked(work: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result
         Exception: what the work raised, of the first part that did.
     """
     context = multiprocessing.get_context("fork")
-    ends, children = [], []
+    children = []
     try:
         for part in parts:
             end, other = context.Pipe(duplex=False)
-            ends.append(end)
-            children.append(context.Process(target=_child, args=(work, part, other), daemon=True))
-            children[-1].start()
-            other.close()
-        return [_received(end) for end in ends]
+            with other:
+                child = context.Process(target=_child, args=(work, part, other), daemon=True)
+                child.start()
+            children.append((child, end))
+        return [_received(end) for _, end in children]
     finally:
-        for child, end in zip(children, ends, strict=True):
+        for child, end in children:
             child.terminate()
             child.join()
             end.close()
@@ -71,12 +72,12 @@ def _child(work: Callable[[Part], Result], part: Part, end: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # of the terminal: the parent says what there is to say
     threading.Thread(target=_until_orphaned, daemon=True).start()
     torch.set_num_threads(1)
-    found: tuple[Result | None, Exception | None]
     try:
-        found = work(part), None
+        found = pickle.dumps((work(part), None))
     except Exception as error:  # sent home, and raised there
-        found = None, error
-    end.send_bytes(pickle.dumps(found))
+        error.add_note(traceback.format_exc())
+        found = pickle.dumps((None, error))
+    end.send_bytes(found)
 
 
 def _until_orphaned() -> None:
