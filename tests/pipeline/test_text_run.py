@@ -11,6 +11,7 @@ from tests.encoders import reviews, tiny_bert
 from unlearn.pipeline.encode import moments
 from unlearn.pipeline.prepare import prepare
 from unlearn.pipeline.run import run
+from unlearn.pipeline.stacking import stacks
 from unlearn.store import features as store
 from unlearn.values.errors import UserError
 
@@ -187,3 +188,15 @@ def test_what_does_not_fit_is_one_line(composed, home, tmp_path, overrides, mess
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "store").exists()
+
+
+def test_points_of_a_sweep_share_texts_only_as_the_same_model_reads_them(textual, tmp_path):
+    settings = [(pooling, seed) for pooling in ("mean", "cls") for seed in (0, 1)]
+    configs = [textual("minilm_linear", f"model.pooling={pooling}", f"seed={seed}", "dataset.train_size=null",
+                       "measure.krylov=0") for pooling, seed in settings]  # fmt: skip
+    found, reasons = stacks(configs, 8)
+    assert sorted(sorted(stack) for stack in found) == [[0, 1], [2, 3]], reasons
+    for stack in found:
+        for place, point in stack.items():
+            alone = prepare(configs[place])
+            assert torch.equal(point.prepared.data.train.inputs, alone.data.train.inputs)

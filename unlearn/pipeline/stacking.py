@@ -150,7 +150,8 @@ def stacks(configs: Sequence[DictConfig], most: int) -> tuple[list[dict[int, Poi
                 # without a subset the data does not depend on the seed
                 seed = cfg.seed if cfg.dataset.get("train_size") else None
                 settings = plain(cfg)
-                data = json.dumps([settings["dataset"], seed, settings["device"]])
+                # texts are loaded as what the model makes of them
+                data = json.dumps([settings["dataset"], settings["model"], seed, settings["device"]])
                 prepared = prepare(cfg, loaded.get(data), make)
         except (UserError, OmegaConfBaseException):
             reasons[place] = "its settings are wrong"  # alone, it says how
