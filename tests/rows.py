@@ -11,6 +11,7 @@ ROW = Measurement(
     visits=1,
     loss=2.3,
     sigma=4.5,
+    sigma_error=0.004,
     hvps=9,
     distance_from_initial=0.2,
     noop_distance=0.3,

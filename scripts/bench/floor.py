@@ -32,7 +32,9 @@ class Plain:
         split, settings = prepared.data.train, prepared.config.optimizer
         self.inputs, self.labels = split.batch(torch.arange(len(split), device=self.device)), split.labels
         self.batches = prepared.recorded.schedule.batches()
-        self.networks = [copy.deepcopy(prepared.network.module).train() for _ in range(2)]
+        # as torch makes them, not as ours may lie in memory
+        module = copy.deepcopy(prepared.network.module).train().to(memory_format=torch.contiguous_format)
+        self.networks = [copy.deepcopy(module) for _ in range(2)]
         self.optimizers = [
             torch.optim.SGD(
                 network.parameters(), settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay

@@ -94,6 +94,9 @@ def test_a_graph_too_large_for_the_device_is_one_line(tiny, tmp_path, monkeypatc
     monkeypatch.setattr(Hessian, "matvec", product)
     with pytest.raises(UserError, match=r"^measure.hessian_chunk=32: .* memory of cpu; take fewer, such as 8$"):
         run(tiny(), tmp_path)
+    batches = ["measure.hessian_chunk=4", "measure.hessian_mode=train", BATCH_NORM]  # whole batches, whatever the chunk
+    with pytest.raises(UserError, match=r"^training.batch_size=\d+: .* memory of cpu; take measure.hessian_mode=eval"):
+        run(tiny(*batches), tmp_path / "batches")
 
 
 def test_the_same_seed_gives_the_same_bytes(tiny, tmp_path):
@@ -146,9 +149,19 @@ def test_methods_that_run_at_the_end_leave_empty_cells_before_it(tiny, tmp_path)
     assert v.isna().tolist() == [True] * (STEPS - 1) + [False]
 
 
+def test_sigma_comes_with_an_estimate_of_its_error_where_there_is_one(tiny, tmp_path):
+    known = run(tiny("measure.krylov=0"), tmp_path / "lanczos")
+    assert 0 < known["sigma_error"] <= known["sigma"] * 1e-3
+    hard = run(tiny("measure.krylov=0", "curvature.max_products=1"), tmp_path / "one")
+    assert hard["sigma_error"] > hard["sigma"] * 1e-3  # not reached, and said so
+    power = run(tiny("measure.krylov=0", "curvature=power"), tmp_path / "power")
+    assert power["sigma_error"] is None
+
+
 def test_without_hessian_samples_there_is_no_sigma(tiny, tmp_path):
     summary = run(tiny("measure.hessian_samples=0"), tmp_path)
     assert summary["sigma"] is summary["unlearning_error_unrolled"] is None
+    assert summary["sigma_error"] is None
     assert summary["hvps"] == 0
     assert summary["verification_error"] > 0
 

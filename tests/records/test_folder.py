@@ -35,7 +35,7 @@ def test_a_row_is_on_disk_at_once_and_the_text_is_fixed(tmp_path):
     header, *rows = (tmp_path / "steps.csv").read_bytes().decode().split("\n")
     assert header.startswith("step,epoch,lr,")
     rest = "0.5,0.6,0.7,0.8,0.12,0.31,0.02,5,growth+batchnorm,0.9,0.01"
-    assert rows == [f"1,0,0.1,1,2.3,,9,0.2,0.3,0.1,{rest}", f"2,0,0.1,1,2.3,,9,0.2,0.3,,{rest}", ""]
+    assert rows == [f"1,0,0.1,1,2.3,,0.004,9,0.2,0.3,0.1,{rest}", f"2,0,0.1,1,2.3,,0.004,9,0.2,0.3,,{rest}", ""]
 
 
 def test_a_diverged_loss_reads_back(tmp_path):

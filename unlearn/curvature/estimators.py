@@ -142,4 +142,4 @@ class Dense:
         lead = int(values.abs().argmax())
         vector = vectors[:, lead]
         residual = float(norm(matrix @ vector - values[lead] * vector))
-        return Extreme(float(values[lead]), vector, residual, operator.dim, True)
+        return Extreme(float(values[lead]), vector, residual, operator.dim, True, residual)

@@ -26,7 +26,8 @@ class Extreme:
     Attributes:
         value: theta, the eigenvalue, signed.
         vector: its unit eigenvector, shape (dim,).
-        residual: norm(A x - theta x), which bounds the distance from theta to the nearest eigenvalue.
+        residual: norm(A x - theta x), which bounds the distance from theta to the nearest eigenvalue; of a recycled
+            search that of the leading Ritz pair of what it multiplied, which says how far that was from an eigenvector.
         products: operator products spent.
         converged: whether the error estimate fell under the tolerance.
         error: the estimate of |theta - eigenvalue|.

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unlearn.curvature.spectrum import Extreme
 from unlearn.methods.method import Unlearned
 from unlearn.metrics import weight_space
 from unlearn.pipeline.forecast import Forecast, forecast
@@ -36,6 +37,35 @@ class Look:
 
     columns: dict[str, Any]
     y: Tensor | None
+
+
+@dataclass(frozen=True)
+class Sigma:
+    """What was found at one step.
+
+    Attributes:
+        value: sigma; None where it is not measured.
+        error: the estimate of its error; None where the estimator has none.
+        products: Hessian-vector products that it took.
+    """
+
+    value: float | None = None
+    error: float | None = None
+    products: int = 0
+
+    @classmethod
+    def of(cls, extreme: Extreme, kind: str) -> "Sigma":
+        """Read an estimate.
+
+        Args:
+            extreme: the eigenpair.
+            kind: `measure.sigma`.
+
+        Returns:
+            sigma.
+        """
+        error = None if math.isnan(extreme.error) else extreme.error
+        return cls(weight_space.sigma_of(extreme.value, kind), error, extreme.products)
 
 
 @dataclass
@@ -73,11 +103,12 @@ class Measurer:
             raise Diverged(step.taken, step.lr)
         try:
             with self.seconds("sigma"):
-                sigma, products = self._sigma(original, step.taken)
+                found = self._sigma(original, step.taken)
             with self.seconds("forecast"):
                 ahead = self._forecast(trained)
         except NotFinite:
             raise Diverged(step.taken, step.lr) from None
+        sigma = found.value
         if sigma is not None:
             self.sigmas = (self.sigmas[0] + 1, self.sigmas[1] + sigma)
         mean = self.sigmas[1] / self.sigmas[0] if self.sigmas[0] else None
@@ -90,7 +121,8 @@ class Measurer:
             "visits": recording.visits,
             "loss": float(original.loss),
             "sigma": sigma,
-            "hvps": products,
+            "sigma_error": found.error,
+            "hvps": found.products,
             "distance_from_initial": moved,
             "noop_distance": float(distance(original.weights, retrained.weights)),
             "unlearning_error_paper": _known(weight_space.unlearning_error_paper, lr, step.taken, moved, mean),
@@ -105,10 +137,10 @@ class Measurer:
         }
         return Look(columns, y)
 
-    def _sigma(self, original: Learner, step: int) -> tuple[float | None, int]:
+    def _sigma(self, original: Learner, step: int) -> Sigma:
         prepared = self.prepared
         if not len(prepared.sample.points):
-            return None, 0
+            return Sigma()
         weights = original.weights
         # drawn where it is used: sigma does not hang on it, and a CPU would take longer to draw it than CUDA to use it
         stream = generator(prepared.config.seed, "probe", step, device=weights.device)
@@ -118,12 +150,16 @@ class Measurer:
             with passes(prepared.config.measure.arithmetic, weights.device):
                 extreme = prepared.tracker(operator, probe)
         except torch.OutOfMemoryError:
-            held = min(prepared.sample.chunk, len(prepared.sample.points))
+            held = max(len(part) for part, _ in prepared.sample.parts(bool(original.buffers)))
+            limit = prepared.sample.chunk
+            if held > limit:  # BatchNorm in train mode takes whole batches
+                key, fewer = f"training.batch_size={held}", "measure.hessian_mode=eval, or a smaller batch"
+            else:
+                key, fewer = f"measure.hessian_chunk={held}", f"fewer, such as {max(held // 4, 1)}"
             raise UserError(
-                f"measure.hessian_chunk={held}: the graph of so many points does not fit the memory of "
-                f"{weights.device}; take fewer, such as {max(held // 4, 1)}"
+                f"{key}: the graph of so many points does not fit the memory of {weights.device}; take {fewer}"
             ) from None
-        return weight_space.sigma_of(extreme.value, prepared.config.measure.sigma), extreme.products
+        return Sigma.of(extreme, prepared.config.measure.sigma)
 
     def _forecast(self, trained: Trained) -> Forecast | None:
         prepared = self.prepared

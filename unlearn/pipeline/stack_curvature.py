@@ -1,7 +1,7 @@
 """Sigma and forecasts of all points of a stack at once, handed to each point's own measurer."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, cast
 
 import torch
@@ -9,10 +9,9 @@ from torch import Tensor
 
 from unlearn.curvature.estimators import Lanczos
 from unlearn.curvature.lockstep import lockstep
-from unlearn.metrics import weight_space
 from unlearn.pipeline.config import Measure
 from unlearn.pipeline.forecast import Forecast
-from unlearn.pipeline.measure import Measurer
+from unlearn.pipeline.measure import Measurer, Sigma
 from unlearn.pipeline.prepare import Prepared
 from unlearn.pipeline.stack_forecast import stacked_forecasts
 from unlearn.pipeline.stopwatch import Stopwatch
@@ -30,16 +29,16 @@ class StackMeasurer(Measurer):
     """A measurer whose curvature was taken for the whole stack.
 
     Attributes:
-        found: sigma at this step, and the products it took.
+        found: sigma at this step.
         ahead: the forecast at this step; None where there is none.
         finite: whether curvature is, at this step.
     """
 
-    found: tuple[float | None, int] = (None, 0)
+    found: Sigma = field(default_factory=Sigma)
     ahead: Forecast | None = None
     finite: bool = True
 
-    def _sigma(self, original: Learner, step: int) -> tuple[float | None, int]:
+    def _sigma(self, original: Learner, step: int) -> Sigma:
         if not self.finite:
             raise NotFinite
         return self.found
@@ -95,8 +94,7 @@ class _Chunk:
             measurer = cast(StackMeasurer, self.points[k].measurer)
             measurer.finite = extreme is not None
             if extreme is not None:
-                sigma = weight_space.sigma_of(extreme.value, self.points[k].prepared.config.measure.sigma)
-                measurer.found = sigma, extreme.products
+                measurer.found = Sigma.of(extreme, self.points[k].prepared.config.measure.sigma)
 
     def forecasts(self) -> None:
         """Hand each point's measurer its forecast."""

@@ -39,7 +39,8 @@ class Sample:
         points: training points, without augmentation.
         train_mode: BatchNorm as in training, which needs batches of the training size; else its running statistics.
         batch_size: of training.
-        chunk: the most points in one graph; several chunks are computed one after the other, in the memory of one.
+        chunk: the most points in one graph, but for a whole batch where BatchNorm is in train mode; several are
+            computed one after the other, in the memory of one.
     """
 
     points: Tensor

@@ -18,6 +18,9 @@ class Measurement:
     visits: int = _column("steps", "m, how many of the steps so far held a forgotten point")
     loss: float = _column("nats", "training loss of M on the last batch, penalty included, before the step")
     sigma: float | None = _column("loss/weight^2", "largest singular value of the Hessian of the training loss at w_t")
+    sigma_error: float | None = _column(
+        "loss/weight^2", "estimated error of sigma, empty where the estimator has no estimate"
+    )
     hvps: int = _column("products", "Hessian-vector products that sigma took at this step")
     distance_from_initial: float = _column("weight", "norm(w_t - w_0)")
     noop_distance: float = _column("weight", "norm(w_t - w'), the error of doing nothing")
