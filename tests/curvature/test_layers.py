@@ -129,3 +129,14 @@ def test_values_nobody_should_read_are_nan_and_numbers_forward_are_the_same() ->
         out = network.logits(point, buffers, inputs, train=True)
     (whole,) = torch.autograd.grad(out.square().sum(), point)
     assert whole.isfinite().all()
+
+
+def test_one_value_a_channel_is_refused_as_torch_refuses_it():
+    network = Network.of(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)).double())
+    weights = network.initial_weights()
+
+    def loss(flat: Tensor) -> Tensor:
+        return network.logits(flat, network.initial_buffers(), images(1, 4), train=True).square().sum()
+
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        Hessian(weights, [(1.0, loss)]).matvec(weights)

@@ -2,8 +2,9 @@ import pytest
 import torch
 
 from unlearn.curvature.estimators import Lanczos, PowerIteration
+from unlearn.curvature.known import KEPT
 from unlearn.curvature.operator import Matrix
-from unlearn.curvature.tracker import Tracker, Warmth
+from unlearn.curvature.tracker import PATIENCE, Tracker, Warmth
 from unlearn.values.errors import UserError
 
 DIM = 60
@@ -119,6 +120,18 @@ def test_a_recheck_counts_as_an_audit():
     for step in range(20):
         assert tracker(turning(step), probe(step)).value == pytest.approx(10, rel=1e-3)
     assert tracker.known.unaudited == 0
+
+
+def test_pairs_are_not_given_up_for_a_search_with_fewer_products():
+    tracker = Tracker(Lanczos("lanczos", 1e-12, 16), Warmth(True, 0.01, 25))
+    for step in range(4):
+        stream = torch.Generator().manual_seed(step)
+        entries = torch.randn(DIM, DIM, generator=stream, dtype=torch.float64)  # nothing of yesterday's holds
+        values = 5 + torch.linspace(0, 1, DIM, dtype=torch.float64)
+        turn, _ = torch.linalg.qr(0.05 * entries + torch.eye(DIM, dtype=torch.float64))
+        found = tracker(Matrix(turn @ values.diag() @ turn.T), probe(step))
+        assert not found.converged
+        assert step == 0 or (found.products == PATIENCE and len(tracker.known.values) == KEPT)
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 14])

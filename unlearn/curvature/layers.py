@@ -128,7 +128,8 @@ def _batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor | None:
-    if weight is None or bias is None or momentum is None:
+    alone = training and input.numel() == input.shape[1]  # one value a channel, which torch refuses
+    if weight is None or bias is None or momentum is None or alone:
         return None
     out: Tensor = _BatchNorm.apply(input, weight, bias, running_mean, running_var, training, momentum, eps)
     return out

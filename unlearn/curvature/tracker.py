@@ -87,7 +87,8 @@ class Tracker:
             start = known.vectors[0] + direction
             found, known = yield from recycled(start, known, lanczos.tolerance, patience, probe if due else None)
         spent = 0 if found is None else found.products
-        if found is None or (not found.converged and spent < lanczos.max_products):
+        # fewer products than were spent would hardly come closer
+        if found is None or (not found.converged and lanczos.max_products - spent >= spent):
             known, start = None, probe if found is None or due else found.vector + direction
             found, known = yield from _anew(lanczos, start, spent)
         self.known = known
