@@ -62,7 +62,7 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, help="CPU threads of large networks; default: every core")
     parser.add_argument("--parts", nargs="*", default=list(PARTS), help=f"of {', '.join(MORE_PARTS)}")
-    parser.add_argument("--overrides", nargs="*", default=[], help="of the config, such as pretraining.epochs=1")
+    parser.add_argument("--overrides", nargs="*", default=[], help="of the config, such as model.weights=FILE")
     parser.add_argument("--markdown", action="store_true", help="also write the tables to OUT/bench.md")
     parser.add_argument("--out", type=Path, default=Path("outputs/bench"))
     asked = parser.parse_args(given)
@@ -84,6 +84,9 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
         at_least(f"--{name.replace('_', '-')}", getattr(asked, name), 1)
     for name in ("steps", "row"):
         at_least(f"--{name}", getattr(asked, name), 2)
+    for override in asked.overrides:
+        if override.lstrip("+~").startswith("pretraining"):
+            raise UserError(f"--overrides {override}: the benchmark does not pretrain; start from model.weights=FILE")
     if asked.checks is not None:
         at_least("--checks", asked.checks, 1)
     if asked.reference is not None:
@@ -135,7 +138,7 @@ def measure(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
         ]
     if "products" in given:
         runs = [(world, asked.small_samples, asked.checks or asked.row) for world in small]
-        if asked.config == "full" or not small:
+        if main not in small and (asked.config == "full" or not small):
             runs.append((main, asked.row_samples, asked.checks or 5))
         found["products"] = [
             products(

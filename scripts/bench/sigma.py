@@ -96,11 +96,14 @@ def one_sigma(world: World, steps: int, samples: int, rounds: int, *more: str) -
         found = estimator(hessian_at(objective, at, sample), probe(2))
         return abs(found.value), found.products
 
-    def warm() -> tuple[float, int]:
-        return ours(replace(yesterday))
+    def warm(tracker: Tracker) -> Tracker:
+        assert tracker.known is not None
+        return replace(tracker, known=replace(tracker.known, vectors=tracker.known.vectors.clone()))
 
+    # the tracker writes today's pairs over yesterday's: each round has its own, copied before the clock starts
+    fresh = [warm(yesterday) for _ in range(rounds)]
     ways: dict[str, Callable[[], tuple[float, int]]] = {
-        "ours, from the step before": warm,
+        "ours, from the step before": lambda: ours(fresh.pop()),
         "ours, cold Lanczos": lambda: ours(lanczos),
         "ours, power iteration": lambda: ours(PowerIteration("power", TOLERANCE, 100)),
         "curvlinops with scipy's eigsh": lambda: curvlinops(prepared, at),

@@ -8,7 +8,7 @@ from statistics import median
 import benchmark
 import pytest
 import torch
-from bench import reference, report
+from bench import reference, report, sigma
 from bench.floor import against_floor
 from bench.ours import last_two, measured, ready, tight
 from bench.sigma import one_sigma
@@ -54,6 +54,24 @@ def test_every_way_finds_the_same_sigma():
     assert found["ways"]["ours, from the step before"]["products"] < found["ways"]["ours, cold Lanczos"]["products"]
 
 
+def test_every_round_starts_from_the_step_before(monkeypatch):
+    counts = []
+
+    class Counting(sigma.Tracker):
+        def __call__(self, operator, probe):
+            found = super().__call__(operator, probe)
+            counts.append(found.products)
+            return found
+
+    monkeypatch.setattr(sigma, "Tracker", Counting)
+    monkeypatch.setattr(sigma, "curvlinops", lambda prepared, at: (1.0, 1))
+    one_sigma(digits("cnn", "model.widths=[4,8]", *SMALL, "optimizer.lr=0.5"), 3, 32, 3)
+    _, *warm = counts  # yesterday's own search, then one a round
+    assert len(warm) == 3
+    assert warm[0] > 1  # of today's own leader one would be enough
+    assert set(warm) == {warm[0]}
+
+
 def test_operations_are_those_of_the_layers_and_the_share_follows_from_them():
     linear = digits("linear", "dataset.train_size=96", "training.batch_size=32", "measure.hessian_samples=32")
     found = throughput(linear, 2, "float32")
@@ -91,6 +109,12 @@ def test_the_file_holds_what_the_tables_say(tmp_path, capsys):
         assert max(row["errors"]) < 1e-3
     assert (tmp_path / "bench.png").stat().st_size > 0
     assert "Measured step" in capsys.readouterr().out
+
+
+def test_the_small_network_that_was_asked_for_is_followed_once(tmp_path):
+    given = ["--config", "full", "--model", "linear", "--no-small", "--samples", "32", "--row", "2", "--checks", "1"]
+    found = benchmark.main([*given, "--optimizers", "sgd", "--parts", "products", "--out", str(tmp_path)])
+    assert [row["world"] for row in found["products"]] == ["digits linear"]
 
 
 def test_growth_leaves_the_cold_first_step_out(tmp_path, monkeypatch):
@@ -184,3 +208,15 @@ WRONG = ("config=huge", "parts=none", "steps=1", "samples=-1", "samples=0", "row
 def test_wrong_options_are_refused(wrong):
     with pytest.raises(UserError, match=f"{wrong[0]}={wrong[1]}"):
         benchmark.arguments(wrong)
+
+
+def test_what_would_be_ignored_is_refused():
+    with pytest.raises(UserError, match=r"--overrides pretraining.epochs=1: .* model.weights=FILE"):
+        benchmark.arguments(["--overrides", "optimizer.lr=1", "pretraining.epochs=1"])
+
+
+def test_a_truth_that_was_not_reached_is_none(monkeypatch):
+    prepared = ready(CNN, 3, *REFERENCE)
+    monkeypatch.setattr("bench.ours.MOST", 2)
+    with pytest.raises(UserError, match="after 2 products"):
+        tight(prepared, last_two(prepared)[1])
