@@ -38,6 +38,37 @@ def test_a_row_is_on_disk_at_once_and_the_text_is_fixed(tmp_path):
     assert rows == [f"1,0,0.1,1,2.3,,0.004,9,0.2,0.3,0.1,{rest}", f"2,0,0.1,1,2.3,,0.004,9,0.2,0.3,,{rest}", ""]
 
 
+def reopened(path):
+    """As the same run, started again, opens it."""
+    (path / "config.yaml").write_text("{}\n")
+    return RunFolder.create(path, {})
+
+
+def test_rows_that_stand_there_are_left_and_others_go_with_all_that_follow(tmp_path, caplog):
+    path = tmp_path / "steps.csv"
+    folder = RunFolder.create(tmp_path, {})
+    for step in (1, 2, 3):
+        folder.append(measured(step))
+    whole = path.read_bytes()
+    again = reopened(tmp_path)
+    for place, step in enumerate((1, 2)):
+        again.put(place, measured(step))
+    assert path.read_bytes() == whole
+    assert not caplog.messages
+    again.put(2, measured(3, v=7.0))  # the code has changed in between
+    assert path.read_bytes().splitlines()[:3] == whole.splitlines()[:3]
+    assert pd.read_csv(path).verification_error.tolist() == [0.1, 0.1, 7.0]
+    assert "from row 3 on" in caplog.text
+
+
+def test_rows_under_another_header_are_none(tmp_path, caplog):
+    path = tmp_path / "steps.csv"
+    path.write_text("step,epoch\n1,0\n2,0\n")
+    reopened(tmp_path).put(0, measured(1))
+    assert pd.read_csv(path).step.tolist() == [1]
+    assert "from row 1 on" in caplog.text
+
+
 def test_a_diverged_loss_reads_back(tmp_path):
     folder = RunFolder.create(tmp_path, {})
     folder.append(measured(1, loss=math.inf))

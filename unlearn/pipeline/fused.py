@@ -103,10 +103,8 @@ def finish(point: Point, path: Path) -> dict[str, Any]:
     if (summary := folder.finished()) is not None:
         return summary
     with recorded(point.cfg, point.settings, point.prepared, folder, point.outcome) as sink:
-        on_file = folder.last_row()
-        for row in point.outcome.rows:
-            if row.step > on_file:
-                folder.append(row)
+        for place, row in enumerate(point.outcome.rows):
+            folder.put(place, row)
             sink.log(row)
         if point.error is not None:
             raise point.error

@@ -47,14 +47,12 @@ class Outcome:
         seconds: by stage.
         summary: of the end.
         reused: by stage, whether the store had it.
-        on_file: step of the last row that was on disk before.
     """
 
     rows: list[Measurement] = field(default_factory=list)
     seconds: Stopwatch = field(default_factory=Stopwatch)
     summary: dict[str, Any] = field(default_factory=dict)
     reused: dict[str, bool] = field(default_factory=dict)
-    on_file: int = 0
 
 
 @dataclass(frozen=True)
@@ -171,11 +169,8 @@ def recorded(
 
 
 def _emit(row: Measurement, folder: RunFolder, sink: Sink, outcome: Outcome) -> None:
-    if not outcome.rows:
-        outcome.on_file = folder.last_row()
+    folder.put(len(outcome.rows), row)
     outcome.rows.append(row)
-    if row.step > outcome.on_file:  # a run that goes on has the others already
-        folder.append(row)
     sink.log(row)
 
 

@@ -1,13 +1,15 @@
 """The folder of one run: config.yaml, steps.csv, JSON records and weights, all readable without this package."""
 
 import csv
+import io
 import json
+import logging
 import math
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,6 +21,7 @@ from unlearn.values.errors import UserError
 from unlearn.values.measurement import COLUMNS, Measurement
 
 RUN_MARKS = ("summary.json", "steps.csv")
+logger = logging.getLogger(__name__)
 BESIDE = ("logger", "figures", "store", "checkpoint", "hydra")  # parts of a config that change no number
 
 
@@ -31,6 +34,7 @@ class RunFolder:
     """
 
     path: Path
+    _rows: list[str] = field(default_factory=list, repr=False, compare=False)  # of steps.csv, as they stand there
 
     @classmethod
     def create(cls, path: str | Path, config: Mapping[str, Any]) -> "RunFolder":
@@ -56,8 +60,9 @@ class RunFolder:
                 left.unlink()
         if held and (other := difference(path, config)):
             raise UserError(f"{path}: holds another run already ({other}); choose another folder")
-        _drop_half_row(path / "steps.csv")
-        return cls(path)
+        steps = path / "steps.csv"
+        _drop_half_row(steps)
+        return cls(path, steps.read_text(encoding="utf-8").splitlines(keepends=True)[1:] if _headed(steps) else [])
 
     def finished(self) -> dict[str, Any] | None:
         """Read the summary of a run that came to its end.
@@ -70,14 +75,6 @@ class RunFolder:
         except (OSError, ValueError):
             return None
         return summary if isinstance(summary, dict) and summary.get("status") in ("completed", "diverged") else None
-
-    def last_row(self) -> int:
-        """Give the step of the last row that is on disk; 0 where there is none."""
-        path = self.path / "steps.csv"
-        if not path.exists():
-            return 0
-        with path.open(newline="", encoding="utf-8") as file:
-            return max((int(row["step"]) for row in csv.DictReader(file)), default=0)
 
     def write_config(self, text: str) -> Path:
         """Write the resolved config.
@@ -108,12 +105,31 @@ class RunFolder:
         Args:
             measurement: one measured step.
         """
-        path = self.path / "steps.csv"
-        with _one_line(path), path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            if file.tell() == 0:
-                writer.writerow(column.name for column in COLUMNS)
-            writer.writerow(astuple(measurement))
+        self.put(len(self._rows), measurement)
+
+    def put(self, place: int, measurement: Measurement) -> None:
+        """Have a row stand at a place of `steps.csv`. A run that goes on finds the rows that it wrote before.
+
+        Where others stand there, since the code or the machine has changed, they go, with all that follow them.
+
+        Args:
+            place: from 0, at most the number of rows.
+            measurement: one measured step.
+        """
+        path, row = self.path / "steps.csv", _line(astuple(measurement))
+        if self._rows[place : place + 1] == [row]:
+            return
+        with _one_line(path):
+            if place < len(self._rows) or not _headed(path):
+                if path.exists():
+                    logger.warning(
+                        "%s: what an earlier start wrote from row %d on is not what comes now", path, place + 1
+                    )
+                del self._rows[place:]
+                _write(path, "".join([HEADER, *self._rows]).encode())
+            with path.open("a", newline="", encoding="utf-8") as file:
+                file.write(row)
+        self._rows.append(row)
 
     def save_weights(self, name: str, tensors: Mapping[str, Tensor]) -> Path:
         """Write tensors as safetensors.
@@ -202,6 +218,23 @@ def _first_difference(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str) -
         elif one != other:
             return f"{prefix}{key} is {one} there, {other} here"
     return None
+
+
+def _line(cells: Iterable[Any]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue()
+
+
+HEADER = _line(column.name for column in COLUMNS)
+
+
+def _headed(path: Path) -> bool:
+    """Say whether a file has the columns of today."""
+    if not path.exists():
+        return False
+    with path.open(newline="", encoding="utf-8") as file:
+        return file.readline() == HEADER
 
 
 def _drop_half_row(path: Path) -> None:
