@@ -7,6 +7,7 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, open_dict, read_write
 
 
 @dataclass
@@ -31,6 +32,14 @@ class Points(BasicSweeper):
         super().__init__(max_batch_size=max_batch_size, params=params)
         self.plan = plan
 
+    def _composed(self, point: Any) -> DictConfig:
+        assert self.config is not None
+        assert self.hydra_context is not None
+        config = self.hydra_context.config_loader.load_sweep_config(self.config, point.overrides)
+        with read_write(config), open_dict(config):
+            del config["hydra"]
+        return config
+
     def sweep(self, arguments: list[str]) -> Any:
         """Do the points that are not done.
 
@@ -40,7 +49,7 @@ class Points(BasicSweeper):
         Returns:
             What the launcher returned.
         """
-        from unlearn.pipeline import plan, sweep
+        from unlearn.pipeline import plan, sweep, sweep_start
 
         assert self.config is not None
         assert self.launcher is not None
@@ -57,7 +66,10 @@ class Points(BasicSweeper):
         if self.plan:
             plan.show([loader.load_sweep_config(self.config, point.overrides) for point in points], points, folder)
             return []
-        same = sweep.same_base(folder, [text for text in arguments if text.partition("=")[0] not in varied])
+        base = sweep_start.base_of([text for text in arguments if text.partition("=")[0] not in varied])
+        same = sweep_start.is_base(folder, base)
         todo = [point for point in points if not (same and sweep.state_of(folder / point.name) in sweep.DONE)]
-        self.validate_batch_is_legal([point.overrides for point in todo])
+        if todo:
+            sweep_start.check(todo, folder, self._composed, known=same)
+        sweep_start.note_base(folder, base)
         return sweep.conduct(points, todo, folder, self.launcher.launch, self.max_batch_size)

@@ -8,7 +8,7 @@ from tests.curvature.test_estimators import start, symmetric
 from unlearn.curvature.known import KEPT, Known, felt
 from unlearn.curvature.krylov import krylov
 from unlearn.curvature.operator import Matrix
-from unlearn.curvature.recycled import recycled
+from unlearn.curvature.recycled import AUDIT, recycled
 from unlearn.curvature.spectrum import driven
 from unlearn.values.errors import NotFinite
 
@@ -154,10 +154,10 @@ def test_an_audit_with_nothing_outside_is_none():
     """The leader turned into a kept pair: what that pair's curvature is says nothing about curvature outside."""
     turn = rotation(0.2, 0, 1)
     values = torch.tensor([5.0, 4.0, *[0.0] * 38], dtype=torch.float64)
-    known = Known(EYE[:2].clone(), [5.0, 4.0], [0.0, 0.5], unaudited=2, outer=(0.1, 0.2))
+    known = Known(EYE[:2].clone(), [5.0, 4.0], [0.0, 0.5], unaudited=AUDIT, outer=(0.1, 0.2))
     found, after = find(Matrix(turn @ values.diag() @ turn.T), known)
     assert found.products == 2
-    assert after.unaudited == 3
+    assert after.unaudited == AUDIT + 1
     assert after.outer == pytest.approx((0.1, 0.2), rel=0.2)
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from unlearn.pipeline.sweep import name_of, points, same_base, state_of
+from unlearn.pipeline.sweep import name_of, points, state_of
+from unlearn.pipeline.sweep_start import base_of, covering, is_base, note_base
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (
@@ -58,9 +59,13 @@ def test_points_are_named_done_skipped_and_retried(tmp_path):
     assert steps.stat().st_mtime_ns == before
 
     other = sweep(tmp_path, *words[:-1], "forget.count=10,11", "optimizer.lr=1e30")
-    assert other.returncode == 1
-    assert "optimizer.lr is 0.01 there" in other.stdout
+    assert other.returncode == 2
+    assert "optimizer.lr is 0.01 there" in other.stderr
+    assert other.stderr.count("\n") == 1
     assert steps.stat().st_mtime_ns == before
+    assert state_of(steps.parent) == "completed"
+    again = sweep(tmp_path, "--multirun", "seed=0,1", "forget=points", "forget.count=10,11")
+    assert "4 points, 4 done already" in again.stderr + again.stdout
 
 
 def test_a_diverged_point_is_told_by_exit_code_3(tmp_path):
@@ -75,6 +80,21 @@ def test_a_typo_is_told_before_anything_runs(tmp_path):
     assert done.returncode == 2
     assert done.stderr.count("error:") == 1
     assert not (tmp_path / "out").exists() or folders(tmp_path) == []
+
+
+def test_a_wrong_value_is_told_before_anything_runs(tmp_path):
+    done = sweep(tmp_path, "--multirun", "seed=0,1", "penalty=sd", "penalty.gamma=1,-1")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "penalty.gamma=-1" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_override_is_among_the_points_that_are_looked_at():
+    grid = [[f"seed={seed}", f"penalty.gamma={gamma}", "model=mlp"] for seed in range(3) for gamma in range(4)]
+    every = points(grid, {"seed", "penalty.gamma"})
+    chosen = covering(every)
+    assert {text for point in chosen for text in point.overrides[:-1]} == {text for row in grid for text in row}
+    assert len(chosen) == 4 + 2
 
 
 def test_two_at_once_compute_no_point_twice(tmp_path):
@@ -112,7 +132,13 @@ def test_names_are_safe_and_apart():
 
 def test_many_that_start_the_same_sweep_at_once_agree(tmp_path):
     """A file that all of them write: none may find another's half of it."""
+    base = base_of(["model=mlp"])
+
+    def start(_):
+        note_base(tmp_path, base)
+        return is_base(tmp_path, base)
+
     with ThreadPoolExecutor(8) as pool:
-        assert all(pool.map(lambda _: same_base(tmp_path, ["model=mlp"]), range(80)))
-    assert not same_base(tmp_path, ["model=cnn"])
+        assert all(pool.map(start, range(80)))
+    assert not is_base(tmp_path, base_of(["model=cnn"]))
     assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".part")] == []

@@ -19,7 +19,7 @@ from unlearn.curvature.spectrum import Extreme
 from unlearn.values.flat import norm
 
 Search = Generator[Tensor, Tensor, tuple[Extreme, Known]]  # yields what is to be multiplied, is sent the product
-AUDIT = 2  # estimates in a row that nothing but their own products has checked, at most
+AUDIT = 4  # estimates in a row that nothing but their own products has checked, at most
 AROUND = 6  # products of a re-check
 LOST = 0.15  # relative change of the leading value beyond which yesterday's pairs are no model of today's operator
 MOST = 10.0  # times, more is not learned from one surprise

@@ -17,8 +17,9 @@ from unlearn.pipeline import sweep
 from unlearn.pipeline.build import build
 from unlearn.pipeline.keys import keeps_views
 from unlearn.pipeline.measure import Measurer
-from unlearn.pipeline.prepare import SHARED, Prepared, prepare
+from unlearn.pipeline.prepare import Prepared, prepare
 from unlearn.pipeline.run import settle
+from unlearn.pipeline.settings import SHARED
 from unlearn.pipeline.stopwatch import Stopwatch
 from unlearn.store.entries import key_of
 from unlearn.train.learner import Learner

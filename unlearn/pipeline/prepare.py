@@ -1,12 +1,12 @@
 """Everything that can be wrong with a run is found here, before anything is written."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig
 
 from unlearn.curvature.tracker import Tracker, Warmth
 from unlearn.data.forget import Context, Forget
@@ -17,18 +17,16 @@ from unlearn.models.network import Network
 from unlearn.pipeline.build import build
 from unlearn.pipeline.config import Config, Store
 from unlearn.pipeline.encode import encode
+from unlearn.pipeline.settings import checked
 from unlearn.train.arithmetic import check_arithmetic, memory_format
 from unlearn.train.hessian import Sample, chunk_for, sample_points
 from unlearn.train.learner import Momentum
 from unlearn.train.loop import Recipe
 from unlearn.train.objective import Objective
-from unlearn.train.recording import check_records
-from unlearn.values.errors import UserError, above, at_least, choice, fraction
+from unlearn.values.errors import UserError
 from unlearn.values.rates import LearningRate
 from unlearn.values.schedule import Schedule
 from unlearn.values.streams import generator, seed_for
-
-SHARED = frozenset({"initial_gradient", "updates", "visits"})  # what most methods need
 
 
 @dataclass(frozen=True)
@@ -83,17 +81,8 @@ def prepare(cfg: DictConfig, data: Data | None = None, make: Callable[[Any, str]
     Raises:
         UserError: a setting is wrong, or two do not fit together.
     """
-    refuse_unknown(cfg, Config)
-    unset = sorted(OmegaConf.missing_keys(cfg))
-    if unset:
-        raise UserError(f"{unset[0]}: must be set")
-    config = cast(Config, OmegaConf.to_object(cfg))
-    parts = {key: make(cfg[key], key) for key in ("dataset", "model", "penalty", "forget", "method", "curvature")}
-    logger = make(cfg.logger, "logger")
-    _check(config)
-    records = _records(cfg.training.record, parts["method"], shared=config.store.enabled)
-    if config.measure.krylov and config.measure.hessian_samples:
-        records |= {"carried"}
+    settings = checked(cfg, make)
+    config, parts = settings.config, settings.parts
     device = pick_device(config.device)
     check_arithmetic("arithmetic", config.arithmetic, device)
     check_arithmetic("measure.arithmetic", config.measure.arithmetic, device, ("float32", "tf32"))
@@ -136,31 +125,11 @@ def prepare(cfg: DictConfig, data: Data | None = None, make: Callable[[Any, str]
             Momentum(optimizer.momentum, optimizer.weight_decay),
         ),
         method=parts["method"],
-        records=records,
+        records=settings.records,
         tracker=Tracker(parts["curvature"], Warmth(**vars(config.measure.warm))),
         sample=_sample(config, len(data.train), objective.network.layout.dim, device),
-        logger=logger,
+        logger=settings.logger,
     )
-
-
-def refuse_unknown(cfg: DictConfig, schema: type, prefix: str = "") -> None:
-    """Refuse keys that the schema does not have; Hydra lets `+key=value` add any.
-
-    Args:
-        cfg: the composed config, or a part of it.
-        schema: its dataclass.
-        prefix: where the part stands in the config.
-
-    Raises:
-        UserError: a key is unknown.
-    """
-    known = {f.name: f.type for f in fields(schema)}
-    for key in cfg:
-        if key not in known:
-            raise UserError(f"{prefix}{key!s}: there is no such setting; there are {', '.join(known)}")
-        kind = known[str(key)]
-        if isinstance(kind, type) and is_dataclass(kind):
-            refuse_unknown(cfg[key], kind, f"{prefix}{key}.")
 
 
 def pick_device(name: str) -> torch.device:
@@ -198,57 +167,6 @@ def feature_folder(store: Store) -> Path | None:
         The folder, or None where nothing is kept.
     """
     return Path(store.root).expanduser() / "features" if store.enabled else None
-
-
-def _check(config: Config) -> None:
-    for key, phase in (("pretraining", config.pretraining), ("training", config.training)):
-        at_least(f"{key}.epochs", phase.epochs, 0 if key == "pretraining" else 1)
-        if phase.max_steps is not None:
-            at_least(f"{key}.max_steps", phase.max_steps, 1)
-    for key, settings in (("pretraining", config.pretraining), ("optimizer", config.optimizer)):
-        fraction(f"{key}.momentum", settings.momentum)
-        at_least(f"{key}.weight_decay", settings.weight_decay, 0)
-        _named(f"{key}.lr", settings.lr, settings.decay)
-    at_least("training.checkpoint_every", config.training.checkpoint_every, 1)
-    if config.threads is not None:
-        at_least("threads", config.threads, 1)
-    at_least("measure.every", config.measure.every, 1)
-    at_least("measure.hessian_samples", config.measure.hessian_samples, 0)
-    if config.measure.hessian_chunk is not None:
-        at_least("measure.hessian_chunk", config.measure.hessian_chunk, 1)
-    at_least("measure.krylov", config.measure.krylov, 0)
-    at_least("store.trajectory_mb", config.store.trajectory_mb, 0)
-    above("checkpoint.minutes", config.checkpoint.minutes, 0)
-    choice("measure.hessian_mode", config.measure.hessian_mode, ("train", "eval"))
-    choice("measure.hessian_samples_from", config.measure.hessian_samples_from, ("random", "first"))
-    choice("measure.sigma", config.measure.sigma, ("largest_magnitude", "sqrt_signed"))
-    choice(
-        "conventions.headline_error",
-        config.conventions.headline_error,
-        ("paper", "code", "code_mean", "unrolled", "krylov"),
-    )
-    choice("retrain.start", config.retrain.start, ("pretrained", "initial"))
-
-
-def _named(key: str, lr: float, decay: str) -> None:
-    try:
-        LearningRate(lr, decay)
-    except UserError as error:
-        raise UserError(f"{key.rpartition('.')[0]}.{error}") from None
-
-
-def _records(asked: Any, method: Method, *, shared: bool) -> frozenset[str]:
-    if asked == "auto":
-        # next to nothing more, and other methods can share the trained pair
-        return method.needs | (SHARED if shared else frozenset())
-    if not isinstance(asked, ListConfig) or not all(isinstance(name, str) for name in asked):
-        raise UserError(f"training.record={asked}: must be auto or a list such as [initial_gradient,updates]")
-    records = frozenset(asked)
-    check_records(records)
-    lacking = sorted(method.needs - records)
-    if lacking:
-        raise UserError(f"training.record: method={method.name} needs {lacking[0]}; add it to the list, or use auto")
-    return records
 
 
 def _schedule(config: Config, forget: Forget, size: int) -> Schedule:

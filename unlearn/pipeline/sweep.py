@@ -17,9 +17,6 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from unlearn.records.folder import write_json
-
-CONF = Path(__file__).resolve().parents[2] / "conf"
 DONE = ("completed", "diverged")
 LOCKS = ".locks"  # beside the points' folders
 LONGEST = 180  # characters of a folder's name; file systems take 255 bytes
@@ -79,31 +76,6 @@ def name_of(overrides: Sequence[str]) -> str:
     return safe or "run"
 
 
-def same_base(folder: Path, fixed: Sequence[str]) -> bool:
-    """Compare what the points of a sweep have in common with what they had when it was started before, and note it.
-
-    Args:
-        folder: of the sweep.
-        fixed: overrides that do not vary.
-
-    Returns:
-        Whether the config files and these overrides are the same, so that a point that is done need not be composed to
-        know that it is. True for a new sweep.
-    """
-    digest = hashlib.sha256()
-    for file in sorted(CONF.rglob("*.yaml")):
-        digest.update(file.read_bytes())
-    text = [item for item in sorted(fixed) if item.partition("=")[0].partition(".")[0] not in UNNAMED]
-    now = {"config": digest.hexdigest(), "overrides": text}
-    with _lock(folder / "sweep"):  # the same sweep may be started twice at once
-        try:
-            before = json.loads((folder / "sweep.json").read_bytes())
-        except (OSError, ValueError):
-            before = None
-        write_json(folder / "sweep.json", now)
-    return before is None or before == now
-
-
 def state_of(folder: Path) -> str:
     """Say how far a point is.
 
@@ -133,16 +105,16 @@ def alone(folder: Path) -> Iterator[bool]:
     Yields:
         Whether it is ours; False where another worker is at it.
     """
-    lock = _lock(folder)
+    mine = lock(folder)
     try:
-        lock.acquire(timeout=0)
+        mine.acquire(timeout=0)
     except Timeout:
         yield False
         return
     try:
         yield True
     finally:
-        lock.release()
+        mine.release()
 
 
 def conduct(
@@ -195,19 +167,27 @@ def _told(folder: Path) -> bool:
 
 def _wait(folder: Path) -> bool:
     """Wait while another worker is at a point; False where none was."""
-    lock = _lock(folder)
+    mine = lock(folder)
     try:
-        lock.acquire(timeout=0)
+        mine.acquire(timeout=0)
     except Timeout:
         logger.info("%s: another sweep is at it; waiting", folder.name)
-        lock.acquire()
-        lock.release()
+        mine.acquire()
+        mine.release()
         return True
-    lock.release()
+    mine.release()
     return False
 
 
-def _lock(folder: Path) -> FileLock:
+def lock(folder: Path) -> FileLock:
+    """Give the lock of a point.
+
+    Args:
+        folder: of the point.
+
+    Returns:
+        A lock that lies beside the folder, not taken yet.
+    """
     locks = folder.parent / LOCKS
     locks.mkdir(parents=True, exist_ok=True)
     return FileLock(locks / f"{folder.name}.lock")

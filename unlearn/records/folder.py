@@ -53,12 +53,11 @@ class RunFolder:
         path = Path(path)
         with _one_line(path):
             path.mkdir(parents=True, exist_ok=True)
-            held = [name for name in RUN_MARKS if (path / name).exists()]
             with tempfile.TemporaryFile(dir=path):
                 pass  # only a real file tells whether a full or read-only disk takes one
             for left in path.glob(".*.part"):
                 left.unlink()
-        if held and (other := difference(path, config)):
+        if held(path) and (other := difference(path, config)):
             raise UserError(f"{path}: holds another run already ({other}); choose another folder")
         steps = path / "steps.csv"
         _drop_half_row(steps)
@@ -187,6 +186,18 @@ def _one_line(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror or error}); choose another folder") from error
+
+
+def held(path: Path) -> bool:
+    """Say whether a folder holds a run.
+
+    Args:
+        path: the folder.
+
+    Returns:
+        Whether it holds what a run writes from its first measured step on.
+    """
+    return any((path / name).exists() for name in RUN_MARKS)
 
 
 def difference(path: Path, config: Mapping[str, Any]) -> str | None:

@@ -1,0 +1,133 @@
+"""What can be said of a config before any data is loaded: its keys, its values, and the parts that they describe."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, cast
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from unlearn.log.wandb_sink import WandbSettings
+from unlearn.methods.method import Method
+from unlearn.pipeline.build import build
+from unlearn.pipeline.config import Config
+from unlearn.train.recording import check_records
+from unlearn.values.errors import UserError, above, at_least, choice, fraction
+from unlearn.values.rates import LearningRate
+
+SHARED = frozenset({"initial_gradient", "updates", "visits"})  # what most methods need
+GROUPS = ("dataset", "model", "penalty", "forget", "method", "curvature")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A config that was checked as far as it can be without data and device.
+
+    Attributes:
+        config: as plain types in a schema.
+        parts: what each of the `GROUPS` describes.
+        logger: settings of W&B.
+        records: what training keeps.
+    """
+
+    config: Config
+    parts: dict[str, Any]
+    logger: WandbSettings
+    records: frozenset[str]
+
+
+def checked(cfg: DictConfig, make: Callable[[Any, str], Any] = build) -> Settings:
+    """Check a config.
+
+    Args:
+        cfg: composed.
+        make: makes a part, as `build` does it.
+
+    Returns:
+        The settings and parts.
+
+    Raises:
+        UserError: a key is unknown, or a value is wrong.
+    """
+    refuse_unknown(cfg, Config)
+    unset = sorted(OmegaConf.missing_keys(cfg))
+    if unset:
+        raise UserError(f"{unset[0]}: must be set")
+    config = cast(Config, OmegaConf.to_object(cfg))
+    parts = {key: make(cfg[key], key) for key in GROUPS}
+    logger = make(cfg.logger, "logger")
+    _check(config)
+    records = _records(cfg.training.record, parts["method"], shared=config.store.enabled)
+    if config.measure.krylov and config.measure.hessian_samples:
+        records |= {"carried"}
+    return Settings(config, parts, logger, records)
+
+
+def refuse_unknown(cfg: DictConfig, schema: type, prefix: str = "") -> None:
+    """Refuse keys that the schema does not have; Hydra lets `+key=value` add any.
+
+    Args:
+        cfg: the composed config, or a part of it.
+        schema: its dataclass.
+        prefix: where the part stands in the config.
+
+    Raises:
+        UserError: a key is unknown.
+    """
+    known = {f.name: f.type for f in fields(schema)}
+    for key in cfg:
+        if key not in known:
+            raise UserError(f"{prefix}{key!s}: there is no such setting; there are {', '.join(known)}")
+        kind = known[str(key)]
+        if isinstance(kind, type) and is_dataclass(kind):
+            refuse_unknown(cfg[key], kind, f"{prefix}{key}.")
+
+
+def _check(config: Config) -> None:
+    for key, phase in (("pretraining", config.pretraining), ("training", config.training)):
+        at_least(f"{key}.epochs", phase.epochs, 0 if key == "pretraining" else 1)
+        if phase.max_steps is not None:
+            at_least(f"{key}.max_steps", phase.max_steps, 1)
+    for key, settings in (("pretraining", config.pretraining), ("optimizer", config.optimizer)):
+        fraction(f"{key}.momentum", settings.momentum)
+        at_least(f"{key}.weight_decay", settings.weight_decay, 0)
+        _named(f"{key}.lr", settings.lr, settings.decay)
+    at_least("training.checkpoint_every", config.training.checkpoint_every, 1)
+    if config.threads is not None:
+        at_least("threads", config.threads, 1)
+    at_least("measure.every", config.measure.every, 1)
+    at_least("measure.hessian_samples", config.measure.hessian_samples, 0)
+    if config.measure.hessian_chunk is not None:
+        at_least("measure.hessian_chunk", config.measure.hessian_chunk, 1)
+    at_least("measure.krylov", config.measure.krylov, 0)
+    at_least("store.trajectory_mb", config.store.trajectory_mb, 0)
+    above("checkpoint.minutes", config.checkpoint.minutes, 0)
+    choice("measure.hessian_mode", config.measure.hessian_mode, ("train", "eval"))
+    choice("measure.hessian_samples_from", config.measure.hessian_samples_from, ("random", "first"))
+    choice("measure.sigma", config.measure.sigma, ("largest_magnitude", "sqrt_signed"))
+    choice(
+        "conventions.headline_error",
+        config.conventions.headline_error,
+        ("paper", "code", "code_mean", "unrolled", "krylov"),
+    )
+    choice("retrain.start", config.retrain.start, ("pretrained", "initial"))
+
+
+def _named(key: str, lr: float, decay: str) -> None:
+    try:
+        LearningRate(lr, decay)
+    except UserError as error:
+        raise UserError(f"{key.rpartition('.')[0]}.{error}") from None
+
+
+def _records(asked: Any, method: Method, *, shared: bool) -> frozenset[str]:
+    if asked == "auto":
+        # next to nothing more, and other methods can share the trained pair
+        return method.needs | (SHARED if shared else frozenset())
+    if not isinstance(asked, ListConfig) or not all(isinstance(name, str) for name in asked):
+        raise UserError(f"training.record={asked}: must be auto or a list such as [initial_gradient,updates]")
+    records = frozenset(asked)
+    check_records(records)
+    lacking = sorted(method.needs - records)
+    if lacking:
+        raise UserError(f"training.record: method={method.name} needs {lacking[0]}; add it to the list, or use auto")
+    return records
