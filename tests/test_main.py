@@ -33,12 +33,17 @@ def command(monkeypatch, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["foo=1"], "Could not override 'foo'"),
+        (["foo=1"], "foo: there is no such setting; there are conventions, dataset"),
         (["+foo=1"], "foo: there is no such setting; there are conventions, dataset"),
         (["+training.foo=1"], "training.foo: there is no such setting; there are epochs"),
         (["model=foo"], "Could not find 'model/foo' Available options in 'model': bert_finetune"),
         (["training.epochs=x"], "Value 'x' of type 'str' could not be converted to Integer"),
-        (["measure.evry=5"], "Could not override 'measure.evry'"),
+        (["measure.evry=5"], "measure.evry: there is no such setting; there are every, hessian_samples"),
+        (
+            ["curvature=dense", "curvature.tolerance=1"],
+            "curvature.tolerance: there is no such setting with these choices",
+        ),
+        (["penalty=sd", "penalty.gamma=inf", *QUICK], "penalty.gamma=inf: must be finite"),
         (["forget=file"], "forget.path"),
         (["forget.position=99", *QUICK], "forget.position=99"),
         (["penalty.gamma=-1", *QUICK], "penalty.gamma=-1"),
@@ -70,6 +75,19 @@ def test_a_folder_that_cannot_be_written(command, tmp_path):
     code, _, err = command(f"hydra.run.dir={tmp_path}/file/run", *QUICK)
     assert (code, err.count("\n")) == (2, 1)
     assert "file" in err
+    code, _, err = command(f"hydra.run.dir={tmp_path}/file", *QUICK)
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"File exists: '{tmp_path}/file': choose another hydra.run.dir" in err
+
+
+def test_an_interrupt_is_one_line(command, tmp_path, monkeypatch):
+    def interrupted(cfg, folder):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("unlearn.pipeline.run.run", interrupted)
+    code, _, err = command("hydra.run.dir=run", *QUICK)
+    assert (code, err.count("\n")) == (130, 1)
+    assert "the same command starts again" in err
 
 
 def test_a_run_ends_with_a_table(command, tmp_path):
@@ -84,12 +102,20 @@ def test_a_run_ends_with_a_table(command, tmp_path):
 
 
 def test_a_multirun_goes_on_after_a_bad_job(command, tmp_path):
-    code, out, _ = command("--multirun", "hydra.sweep.dir=sweep", "forget.position=99,first", *QUICK)
+    # the flag may stand anywhere
+    code, out, _ = command("hydra.sweep.dir=sweep", "-m", "forget.position=99,first", *QUICK)
     assert code == 1
     assert "failed: forget.position=99: forget.position=99: an epoch has" in out
     assert (tmp_path / "sweep/forget.position=99/failed.json").exists()
+    assert OmegaConf.load(tmp_path / "sweep/forget.position=99/config.yaml").forget.position == 99
     assert not (tmp_path / "sweep/forget.position=99/summary.json").exists()
     assert (tmp_path / "sweep/forget.position=first/summary.json").exists()
+
+
+def test_a_run_that_diverges_is_told_by_exit_code_3(command):
+    code, _, err = command("hydra.run.dir=run", *QUICK, "pretraining.epochs=0", "optimizer.lr=1e30")
+    assert (code, err.count("\n")) == (3, 1)
+    assert "the loss is not finite at step" in err
 
 
 def test_help_and_cfg_do_not_load_torch():

@@ -2,9 +2,13 @@
 
 import logging
 import os
+import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +16,10 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from unlearn.pipeline.config import register
+from unlearn.pipeline.config import Config, register
 from unlearn.values.errors import Diverged, UserError
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -33,10 +37,22 @@ def one_line(error: BaseException) -> str:
         The message without line breaks and without their internals.
     """
     text = str(error).partition("Config search path:")[0]
+    if (unknown := re.match(r"Could not override '([\w.]+)'", text)) and "To append" in text:
+        return f"{unknown[1]}: there is no such setting{_beside(unknown[1])}"
     if isinstance(error, HydraException) and isinstance(error.__cause__, OmegaConfBaseException):
         text += f"\n{error.__cause__}"  # Hydra names the override, OmegaConf what is wrong with it
     lines = (line.strip() for line in text.splitlines())
     return " ".join(line for line in lines if line and not line.startswith(_NOISE)) or type(error).__name__
+
+
+def _beside(key: str) -> str:
+    """Say what settings there are where a key would stand, as far as the schema knows."""
+    schema: Any = Config
+    for name in key.split(".")[:-1]:
+        schema = {field.name: field.type for field in fields(schema)}.get(name) if is_dataclass(schema) else None
+    if is_dataclass(schema):
+        return f"; there are {', '.join(field.name for field in fields(schema))}"
+    return " with these choices; --cfg job shows all there are"
 
 
 Work = Callable[[DictConfig, Path], dict[str, Any]]
@@ -90,7 +106,7 @@ def point(cfg: DictConfig, work: Work | None = None) -> float | None:
         Exception: the point failed, and the sweeper is another than ours, which would take it for done.
     """
     from unlearn.pipeline.sweep import alone
-    from unlearn.records.folder import write_json
+    from unlearn.records.folder import RunFolder, write_json
 
     folder = Path(HydraConfig.get().runtime.output_dir)
     with alone(folder) as ours:
@@ -105,13 +121,16 @@ def point(cfg: DictConfig, work: Work | None = None) -> float | None:
             if not isinstance(error, Diverged):  # its summary tells
                 trace = "".join(traceback.format_exception(error))
                 write_json(folder / "failed.json", {"status": "failed", "error": text, "traceback": trace})
+                if not (folder / "config.yaml").exists():  # a table of the sweep must know whose failure it was
+                    with suppress(OmegaConfBaseException):
+                        RunFolder(folder).write_config(OmegaConf.to_yaml(cfg, resolve=True))
             if not HydraConfig.get().sweeper._target_.startswith("hydra_plugins.unlearn"):
                 raise
             return None
 
 
 def main() -> None:
-    """Run from the command line. Bad input gets one line on stderr and exit code 2."""
+    """Run from the command line. Bad input gets one line on stderr and exit code 2, a run that diverged 3."""
     failures: list[BaseException] = []
 
     def job(cfg: DictConfig) -> float | None:
@@ -127,16 +146,23 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us, who print them shorter
     # before torch comes: threads that wait must sleep, or a small network slows down sixfold beside a busy neighbour
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if {"-m", "--multirun"} & set(sys.argv[1:]):  # Hydra takes overrides after it, but none before
+        sys.argv[1:] = ["--multirun", *(word for word in sys.argv[1:] if word not in ("-m", "--multirun"))]
     if "--plan" in sys.argv:
         rest = [word for word in sys.argv[1:] if word not in ("--plan", "-m", "--multirun")]
         sys.argv[1:] = ["--multirun", *rest, "hydra.sweeper.plan=true"]
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
     except EXPECTED as error:
-        failures.append(error)
+        # of an OSError Hydra says neither what for nor what else; ours `job` has kept
+        bare = isinstance(error, OSError) and not isinstance(error, HydraException)
+        failures.append(UserError(f"{error}: choose another hydra.run.dir or hydra.sweep.dir") if bare else error)
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped before any state was kept; the same command starts again what was under way\n")
+        sys.exit(128 + signal.SIGINT)
     if failures:
         sys.stderr.write(f"error: {one_line(failures[0])}\n")
-        sys.exit(2)
+        sys.exit(3 if isinstance(failures[0], Diverged) else 2)
 
 
 if __name__ == "__main__":

@@ -63,10 +63,15 @@ def _looks() -> dict[str, dict[str, Any]]:
     looks: dict[str, dict[str, Any]] = {
         V: {"color": style.BLACK, "linewidth": 3, "marker": "o", "markersize": 5, "zorder": 3},
         NOOP: {"color": style.PURPLE, "linewidth": 1.8, "marker": "s", "markersize": 4.5},
-        FORECAST: {"color": style.PURPLE, "linewidth": 1.4, "linestyle": ":", "marker": "o", "markersize": 3.5},
-    }
+        FORECAST: {
+            "color": style.GREY, "linewidth": 1.6, "linestyle": ":", "zorder": 4,
+            "marker": "o", "markersize": 8, "markerfacecolor": "none", "markeredgewidth": 1.3,
+        },
+    }  # fmt: skip
+    # what foretells a line is drawn over it: the better it is, the more of it would be hidden
     for color, dash, marker, name in zip(cycle(colors), cycle(dashes), cycle("^vDXP"), ERRORS, strict=False):
-        looks[name] = {"color": color, "linestyle": dash, "linewidth": 1.6, "marker": marker, "markersize": 5}
+        lines = {"color": color, "linestyle": dash, "linewidth": 1.6}
+        looks[name] = {**lines, "marker": marker, "markersize": 5, "zorder": 4}
     return looks
 
 

@@ -16,6 +16,7 @@ GREEN = "#009E73"
 PURPLE = "#CC79A7"
 ORANGE = "#E69F00"
 SKY = "#56B4E9"
+GREY = "#555555"
 
 SHORT = 30.0  # largest over smallest value, below which powers of ten are too few labels
 

@@ -1,5 +1,6 @@
 """What can be said of a config before any data is loaded: its keys, its values, and the parts that they describe."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, cast
@@ -99,7 +100,8 @@ def _check(config: Config) -> None:
     if config.measure.hessian_chunk is not None:
         at_least("measure.hessian_chunk", config.measure.hessian_chunk, 1)
     at_least("measure.krylov", config.measure.krylov, 0)
-    at_least("store.trajectory_mb", config.store.trajectory_mb, 0)
+    if config.store.trajectory_mb != math.inf:
+        at_least("store.trajectory_mb", config.store.trajectory_mb, 0)
     above("checkpoint.minutes", config.checkpoint.minutes, 0)
     choice("measure.hessian_mode", config.measure.hessian_mode, ("train", "eval"))
     choice("measure.hessian_samples_from", config.measure.hessian_samples_from, ("random", "first"))

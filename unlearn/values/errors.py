@@ -49,7 +49,7 @@ def choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
 
 
 def at_least(name: str, value: float, least: float) -> None:
-    """Check a lower bound that is itself allowed; NaN is refused.
+    """Check a lower bound that is itself allowed; NaN and infinity are refused.
 
     Args:
         name: the config key, as the user writes it.
@@ -57,8 +57,10 @@ def at_least(name: str, value: float, least: float) -> None:
         least: the smallest value that is allowed.
 
     Raises:
-        UserError: `value` is below `least` or not a number.
+        UserError: `value` is below `least`, infinite, or not a number.
     """
+    if value == float("inf"):
+        raise UserError(f"{name}={value}: must be finite")
     if not value >= least:
         raise UserError(f"{name}={value}: must be at least {least}")
 
