@@ -80,6 +80,14 @@ def test_a_folder_that_cannot_be_written(command, tmp_path):
     assert f"File exists: '{tmp_path}/file': choose another hydra.run.dir" in err
 
 
+def test_a_store_that_cannot_be_written_leaves_no_run(command, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, _, err = command(*QUICK, "hydra.run.dir=run", "store.enabled=true", f"store.root={tmp_path}/file")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "store.root" in err
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_interrupt_is_one_line(command, tmp_path, monkeypatch):
     def interrupted(cfg, folder):
         raise KeyboardInterrupt

@@ -104,12 +104,12 @@ def run(cfg: DictConfig, path: Path) -> dict[str, Any]:
     outcome.seconds.device = prepared.device
     _announce(prepared)
     settings = plain(cfg)
+    store = _store(prepared, path)
     folder = RunFolder.create(path, settings)
     if (summary := folder.finished()) is not None:
         logger.info("%s: is done already", path)
         return summary
     with recorded(cfg, settings, prepared, folder, outcome) as sink, Watch(prepared.config.checkpoint.minutes) as watch:
-        store = _store(prepared, folder)
         job = Job(prepared, outcome.seconds, watch, store, _short(folder.path), outcome.reused)
         pair = stages.pair(job, lambda row: _emit(row, folder, sink, outcome))
         trained = pair.trained
@@ -233,9 +233,13 @@ def evaluate(prepared: Prepared, weights: Tensor, buffers: Buffers) -> dict[str,
     }
 
 
-def _store(prepared: Prepared, folder: RunFolder) -> Store | Alone:
+def _store(prepared: Prepared, path: Path) -> Store | Alone:
     settings = prepared.config.store
-    return Store(Path(settings.root)) if settings.enabled else Alone(folder.path)
+    if not settings.enabled:
+        return Alone(path)
+    store = Store(Path(settings.root))
+    store.open()  # where it cannot be, the run should not leave a folder
+    return store
 
 
 def _short(path: Path) -> str:

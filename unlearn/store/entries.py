@@ -149,6 +149,22 @@ class Store:
         """
         return self.root / stage / key
 
+    def open(self) -> Path:
+        """Make the store where there is none.
+
+        Returns:
+            The folder of its locks.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        locks = self.root / ".locks"
+        try:
+            locks.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"store.root={self.root}: cannot be written ({error.strerror or error})") from error
+        return locks
+
     @contextmanager
     def slot(self, stage: str, inputs: Mapping[str, Any]) -> Iterator[Slot]:
         """Hold one entry for oneself; waits while another worker does.
@@ -164,9 +180,8 @@ class Store:
             UserError: the store cannot be written.
         """
         folder = self.folder(stage, key_of(inputs))
-        locks = self.root / ".locks"
+        locks = self.open()
         try:
-            locks.mkdir(parents=True, exist_ok=True)
             lock = FileLock(locks / f"{stage}-{folder.name}.lock")
             try:
                 lock.acquire(timeout=0)
