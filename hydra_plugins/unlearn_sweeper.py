@@ -63,13 +63,15 @@ class Points(BasicSweeper):
         varied = {override.get_key_element() for override in overrides if override.is_sweep_override()}
         points = sweep.points(grid, varied)
         folder = Path(self.config.hydra.sweep.dir)
+        base = sweep_start.base_of([text for text in [*own, *arguments] if text.partition("=")[0] not in varied])
+        known = sweep_start.noted(folder, base)
+        todo = [
+            point for point in points if not (point.name in known and sweep.state_of(folder / point.name) in sweep.DONE)
+        ]
+        if todo:
+            sweep_start.check(todo, folder, self._composed, known)
         if self.plan:
             plan.show([loader.load_sweep_config(self.config, point.overrides) for point in points], points, folder)
             return []
-        base = sweep_start.base_of([text for text in arguments if text.partition("=")[0] not in varied])
-        same = sweep_start.is_base(folder, base)
-        todo = [point for point in points if not (same and sweep.state_of(folder / point.name) in sweep.DONE)]
-        if todo:
-            sweep_start.check(todo, folder, self._composed, known=same)
-        sweep_start.note_base(folder, base)
+        sweep_start.note(folder, base, points)
         return sweep.conduct(points, todo, folder, self.launcher.launch, self.max_batch_size)

@@ -95,7 +95,7 @@ def test_an_interrupt_is_one_line(command, tmp_path, monkeypatch):
     monkeypatch.setattr("unlearn.pipeline.run.run", interrupted)
     code, _, err = command("hydra.run.dir=run", *QUICK)
     assert (code, err.count("\n")) == (130, 1)
-    assert "the same command starts again" in err
+    assert "the same command goes on" in err
 
 
 def test_a_run_ends_with_a_table(command, tmp_path):
@@ -124,6 +124,9 @@ def test_a_run_that_diverges_is_told_by_exit_code_3(command):
     code, _, err = command("hydra.run.dir=run", *QUICK, "pretraining.epochs=0", "optimizer.lr=1e30")
     assert (code, err.count("\n")) == (3, 1)
     assert "the loss is not finite at step" in err
+    code, _, again = command("hydra.run.dir=run", *QUICK, "pretraining.epochs=0", "optimizer.lr=1e30")
+    assert code == 3
+    assert again.splitlines()[-1] == err.strip()
 
 
 def test_help_and_cfg_do_not_load_torch():

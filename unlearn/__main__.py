@@ -52,7 +52,7 @@ def _beside(key: str) -> str:
         schema = {field.name: field.type for field in fields(schema)}.get(name) if is_dataclass(schema) else None
     if is_dataclass(schema):
         return f"; there are {', '.join(field.name for field in fields(schema))}"
-    return " with these choices; --cfg job shows all there are"
+    return f" with these choices; --cfg {'hydra' if key.startswith('hydra.') else 'job'} shows all there are"
 
 
 Work = Callable[[DictConfig, Path], dict[str, Any]]
@@ -70,6 +70,7 @@ def task(cfg: DictConfig, work: Work | None = None) -> float | None:
 
     Raises:
         UserError: the input is wrong; the run folder is gone again where nothing was measured.
+        Diverged: the run did, now or when it was run before.
     """
     from unlearn.pipeline import report, sweep
     from unlearn.pipeline.run import run
@@ -78,6 +79,11 @@ def task(cfg: DictConfig, work: Work | None = None) -> float | None:
     try:
         before = sweep.state_of(folder)
         summary = (work or run)(cfg, folder)
+        if summary["status"] == "diverged":  # when it was run before
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                return None
+            error = Diverged.again(summary["error"], summary["diverged_at"])
+            raise error
         value = summary["verification_error"]
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             if before in sweep.DONE:  # as `run` has said
@@ -106,7 +112,7 @@ def point(cfg: DictConfig, work: Work | None = None) -> float | None:
         Exception: the point failed, and the sweeper is another than ours, which would take it for done.
     """
     from unlearn.pipeline.sweep import alone
-    from unlearn.records.folder import RunFolder, write_json
+    from unlearn.records.folder import RunFolder, held, write_json
 
     folder = Path(HydraConfig.get().runtime.output_dir)
     with alone(folder) as ours:
@@ -121,7 +127,8 @@ def point(cfg: DictConfig, work: Work | None = None) -> float | None:
             if not isinstance(error, Diverged):  # its summary tells
                 trace = "".join(traceback.format_exception(error))
                 write_json(folder / "failed.json", {"status": "failed", "error": text, "traceback": trace})
-                if not (folder / "config.yaml").exists():  # a table of the sweep must know whose failure it was
+                # a table of the sweep must know whose failure it was
+                if not held(folder) and not (folder / "config.yaml").exists():
                     with suppress(OmegaConfBaseException):
                         RunFolder(folder).write_config(OmegaConf.to_yaml(cfg, resolve=True))
             if not HydraConfig.get().sweeper._target_.startswith("hydra_plugins.unlearn"):
@@ -158,7 +165,7 @@ def main() -> None:
         bare = isinstance(error, OSError) and not isinstance(error, HydraException)
         failures.append(UserError(f"{error}: choose another hydra.run.dir or hydra.sweep.dir") if bare else error)
     except KeyboardInterrupt:
-        sys.stderr.write("stopped before any state was kept; the same command starts again what was under way\n")
+        sys.stderr.write("stopped; the same command goes on from what was kept\n")
         sys.exit(128 + signal.SIGINT)
     if failures:
         sys.stderr.write(f"error: {one_line(failures[0])}\n")

@@ -154,6 +154,8 @@ def test_sigma_comes_with_an_estimate_of_its_error_where_there_is_one(tiny, tmp_
     assert 0 < known["sigma_error"] <= known["sigma"] * 1e-3
     hard = run(tiny("measure.krylov=0", "curvature.max_products=1"), tmp_path / "one")
     assert hard["sigma_error"] > hard["sigma"] * 1e-3  # not reached, and said so
+    root = run(tiny("measure.krylov=0", "measure.sigma=sqrt_signed"), tmp_path / "root")
+    assert root["sigma_error"] == pytest.approx(known["sigma_error"] / (2 * known["sigma"] ** 0.5), rel=1e-6)
     power = run(tiny("measure.krylov=0", "curvature=power"), tmp_path / "power")
     assert power["sigma_error"] is None
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from unlearn.pipeline.sweep import name_of, points, state_of
-from unlearn.pipeline.sweep_start import base_of, covering, is_base, note_base
+from unlearn.pipeline.sweep import Point, name_of, points, state_of
+from unlearn.pipeline.sweep_start import base_of, covering, note, noted
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (
@@ -64,8 +64,16 @@ def test_points_are_named_done_skipped_and_retried(tmp_path):
     assert other.stderr.count("\n") == 1
     assert steps.stat().st_mtime_ns == before
     assert state_of(steps.parent) == "completed"
+    # also where no point of the grid is there yet under these settings: one folder may hold several sweeps
+    apart = sweep(tmp_path, "--multirun", "seed=2", "forget=points", "forget.count=10,11", "optimizer.lr=0.02")
+    assert apart.returncode == 0
+    mixed = sweep(tmp_path, "--multirun", "seed=0,2", "forget=points", "forget.count=10,11", "optimizer.lr=0.02")
+    assert (mixed.returncode, mixed.stderr.count("\n")) == (2, 1)
+    planned = sweep(tmp_path, "--plan", "seed=0,2", "forget=points", "forget.count=10,11", "optimizer.lr=0.02")
+    assert (planned.returncode, planned.stderr) == (2, mixed.stderr)
     again = sweep(tmp_path, "--multirun", "seed=0,1", "forget=points", "forget.count=10,11")
-    assert "4 points, 4 done already" in again.stderr + again.stdout
+    assert again.returncode == 0
+    assert [(again.stdout + again.stderr).count("is done already"), steps.stat().st_mtime_ns] == [4, before]
 
 
 def test_a_diverged_point_is_told_by_exit_code_3(tmp_path):
@@ -83,9 +91,11 @@ def test_a_typo_is_told_before_anything_runs(tmp_path):
 
 
 def test_a_wrong_value_is_told_before_anything_runs(tmp_path):
-    done = sweep(tmp_path, "--multirun", "seed=0,1", "penalty=sd", "penalty.gamma=1,-1")
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "penalty.gamma=-1" in done.stderr
+    wrong = ("penalty=sd penalty.gamma=1,-1", "schedule.order=foo", "arithmetic=fp16", "measure.warm.mix=1,2")
+    for words in wrong:
+        done = sweep(tmp_path, "--multirun", "seed=0,1", *words.split())
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+        assert words.split()[-1].split("=")[0] in done.stderr
     assert not (tmp_path / "out").exists()
 
 
@@ -134,11 +144,12 @@ def test_many_that_start_the_same_sweep_at_once_agree(tmp_path):
     """A file that all of them write: none may find another's half of it."""
     base = base_of(["model=mlp"])
 
-    def start(_):
-        note_base(tmp_path, base)
-        return is_base(tmp_path, base)
+    def start(number):
+        note(tmp_path, base, [Point(f"seed={number}", [])])
+        return json.loads((tmp_path / "sweep.json").read_bytes())["base"]
 
     with ThreadPoolExecutor(8) as pool:
-        assert all(pool.map(start, range(80)))
-    assert not is_base(tmp_path, base_of(["model=cnn"]))
+        assert all(found == base for found in pool.map(start, range(80)))
+    assert noted(tmp_path, base) == {f"seed={number}" for number in range(80)}
+    assert noted(tmp_path, base_of(["model=cnn"])) == set()
     assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".part")] == []

@@ -59,6 +59,10 @@ def test_rows_that_stand_there_are_left_and_others_go_with_all_that_follow(tmp_p
     assert path.read_bytes().splitlines()[:3] == whole.splitlines()[:3]
     assert pd.read_csv(path).verification_error.tolist() == [0.1, 0.1, 7.0]
     assert "from row 3 on" in caplog.text
+    again.cut(3)
+    assert len(pd.read_csv(path)) == 3
+    again.cut(1)
+    assert path.read_bytes().splitlines() == whole.splitlines()[:2]
 
 
 def test_rows_under_another_header_are_none(tmp_path, caplog):

@@ -16,7 +16,7 @@ from unlearn.pipeline.forecast import Forecast, forecast
 from unlearn.pipeline.prepare import Prepared
 from unlearn.pipeline.stopwatch import Stopwatch
 from unlearn.train.arithmetic import passes
-from unlearn.train.hessian import hessian_at
+from unlearn.train.hessian import Sample, hessian_at
 from unlearn.train.learner import Learner
 from unlearn.train.loop import Step
 from unlearn.train.path import quotient_on_path
@@ -64,8 +64,10 @@ class Sigma:
         Returns:
             sigma.
         """
-        error = None if math.isnan(extreme.error) else extreme.error
-        return cls(weight_space.sigma_of(extreme.value, kind), error, extreme.products)
+        sigma, error = weight_space.sigma_of(extreme.value, kind), extreme.error
+        if kind == "sqrt_signed":  # to first order; of no negative eigenvalue is there a root
+            error = error / (2 * sigma) if sigma else math.nan
+        return cls(sigma, None if math.isnan(error) else error, extreme.products)
 
 
 @dataclass
@@ -150,15 +152,7 @@ class Measurer:
             with passes(prepared.config.measure.arithmetic, weights.device):
                 extreme = prepared.tracker(operator, probe)
         except torch.OutOfMemoryError:
-            held = max(len(part) for part, _ in prepared.sample.parts(bool(original.buffers)))
-            limit = prepared.sample.chunk
-            if held > limit:  # BatchNorm in train mode takes whole batches
-                key, fewer = f"training.batch_size={held}", "measure.hessian_mode=eval, or a smaller batch"
-            else:
-                key, fewer = f"measure.hessian_chunk={held}", f"fewer, such as {max(held // 4, 1)}"
-            raise UserError(
-                f"{key}: the graph of so many points does not fit the memory of {weights.device}; take {fewer}"
-            ) from None
+            raise UserError(_too_large(prepared.sample, bool(original.buffers), weights.device)) from None
         return Sigma.of(extreme, prepared.config.measure.sigma)
 
     def _forecast(self, trained: Trained) -> Forecast | None:
@@ -180,6 +174,15 @@ class Measurer:
         ahead = forecast(recording, original, along, products)
         recording.carried = ahead.carried
         return ahead
+
+
+def _too_large(sample: Sample, has_buffers: bool, device: torch.device) -> str:
+    held = max(len(part) for part, _ in sample.parts(has_buffers))
+    if sample.train_mode and has_buffers and held // 4 < sample.batch_size:  # BatchNorm takes whole batches
+        key, fewer = f"training.batch_size={sample.batch_size}", "measure.hessian_mode=eval, or a smaller batch"
+    else:
+        key, fewer = f"measure.hessian_chunk={held}", f"fewer, such as {max(held // 4, 1)}"
+    return f"{key}: the graph of so many points does not fit the memory of {device}; take {fewer}"
 
 
 def _known(

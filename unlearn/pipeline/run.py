@@ -162,6 +162,7 @@ def recorded(
             raise
         finally:
             if outcome.summary:
+                folder.cut(len(outcome.rows))
                 outcome.summary |= {"seconds": dict(outcome.seconds.seconds), "reused": outcome.reused}
                 folder.write_json("provenance", {**record, "seconds": outcome.summary["seconds"]})
                 folder.write_json("summary", outcome.summary)  # last: it says that the run is done

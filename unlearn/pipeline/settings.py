@@ -7,13 +7,17 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from unlearn.curvature.tracker import Warmth
 from unlearn.log.wandb_sink import WandbSettings
 from unlearn.methods.method import Method
 from unlearn.pipeline.build import build
 from unlearn.pipeline.config import Config
+from unlearn.train.arithmetic import ARITHMETICS
+from unlearn.train.objective import AUGMENTS, RENORMALISE
 from unlearn.train.recording import check_records
 from unlearn.values.errors import UserError, above, at_least, choice, fraction
 from unlearn.values.rates import LearningRate
+from unlearn.values.schedule import ORDERS, PLACEMENTS
 
 SHARED = frozenset({"initial_gradient", "updates", "visits"})  # what most methods need
 GROUPS = ("dataset", "model", "penalty", "forget", "method", "curvature")
@@ -86,6 +90,7 @@ def refuse_unknown(cfg: DictConfig, schema: type, prefix: str = "") -> None:
 def _check(config: Config) -> None:
     for key, phase in (("pretraining", config.pretraining), ("training", config.training)):
         at_least(f"{key}.epochs", phase.epochs, 0 if key == "pretraining" else 1)
+        at_least(f"{key}.batch_size", phase.batch_size, 1)
         if phase.max_steps is not None:
             at_least(f"{key}.max_steps", phase.max_steps, 1)
     for key, settings in (("pretraining", config.pretraining), ("optimizer", config.optimizer)):
@@ -111,6 +116,13 @@ def _check(config: Config) -> None:
         config.conventions.headline_error,
         ("paper", "code", "code_mean", "unrolled", "krylov"),
     )
+    choice("arithmetic", config.arithmetic, ARITHMETICS)
+    choice("measure.arithmetic", config.measure.arithmetic, ("float32", "tf32"))
+    choice("schedule.order", config.schedule.order, ORDERS)
+    choice("schedule.forget_batch", config.schedule.forget_batch, PLACEMENTS)
+    choice("schedule.augmentation", config.schedule.augmentation, AUGMENTS)
+    choice("retrain.renormalise", config.retrain.renormalise, RENORMALISE)
+    Warmth(**vars(config.measure.warm))
     choice("retrain.start", config.retrain.start, ("pretrained", "initial"))
 
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from unlearn.pipeline.sweep import UNNAMED, Point, lock
+from unlearn.pipeline.sweep import Point, lock
 from unlearn.records.folder import difference, held, write_json
 from unlearn.values.errors import UserError
 
@@ -27,37 +27,38 @@ def base_of(fixed: Sequence[str]) -> dict[str, Any]:
     digest = hashlib.sha256()
     for file in sorted(CONF.rglob("*.yaml")):
         digest.update(file.read_bytes())
-    text = [item for item in sorted(fixed) if item.partition("=")[0].partition(".")[0] not in UNNAMED]
+    text = [item for item in sorted(fixed) if item.partition("=")[0].partition(".")[0] != "hydra"]
     return {"config": digest.hexdigest(), "overrides": text}
 
 
-def is_base(folder: Path, base: dict[str, Any]) -> bool:
-    """Compare with what the sweep had when it was started before.
+def noted(folder: Path, base: dict[str, Any]) -> set[str]:
+    """Read which points were started before with the same in common.
 
     Args:
         folder: of the sweep.
         base: from `base_of`.
 
     Returns:
-        Whether it is the same, so that a point that is done need not be composed to know that it is. True for a new
-            sweep.
+        Their names. What such a folder holds is this point's: that one is done can be known without composing it.
     """
     try:
         before = json.loads((folder / "sweep.json").read_bytes())
-    except (OSError, ValueError):
-        return True
-    return bool(before == base)
+        return set(before["points"]) if before["base"] == base else set()
+    except (OSError, ValueError, LookupError, TypeError):
+        return set()
 
 
-def note_base(folder: Path, base: dict[str, Any]) -> None:
-    """Keep it for the next start.
+def note(folder: Path, base: dict[str, Any], points: Sequence[Point]) -> None:
+    """Keep it for the next start, beside what was noted before.
 
     Args:
         folder: of the sweep.
         base: from `base_of`.
+        points: that are started with it.
     """
     with lock(folder / "sweep"):  # the same sweep may be started twice at once
-        write_json(folder / "sweep.json", base)
+        names = noted(folder, base) | {point.name for point in points}
+        write_json(folder / "sweep.json", {"base": base, "points": sorted(names)})
 
 
 def covering(points: Sequence[Point]) -> list[Point]:
@@ -79,14 +80,14 @@ def covering(points: Sequence[Point]) -> list[Point]:
     return found
 
 
-def check(points: Sequence[Point], folder: Path, composed: Callable[[Point], DictConfig], *, known: bool) -> None:
+def check(points: Sequence[Point], folder: Path, composed: Callable[[Point], DictConfig], known: set[str]) -> None:
     """Refuse a sweep with a wrong value, or one whose points' folders hold other runs, before anything is written.
 
     Args:
         points: those that are to be run.
         folder: of the sweep.
         composed: gives the config of a point, without Hydra's own part.
-        known: whether the folders that hold runs are known to hold those of the points.
+        known: from `noted`.
 
     Raises:
         UserError: a value is wrong, or a folder holds another run.
@@ -95,8 +96,8 @@ def check(points: Sequence[Point], folder: Path, composed: Callable[[Point], Dic
 
     for point in covering(points):
         checked(composed(point))
-    for point in points if not known else []:
-        if held(folder / point.name):
+    for point in points:
+        if point.name not in known and held(folder / point.name):
             settings = cast(dict[str, Any], OmegaConf.to_container(composed(point), resolve=True))
             if other := difference(folder / point.name, settings):
                 raise UserError(

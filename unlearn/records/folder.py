@@ -120,7 +120,7 @@ class RunFolder:
             return
         with _one_line(path):
             if place < len(self._rows) or not _headed(path):
-                if path.exists():
+                if self._rows or (path.exists() and path.stat().st_size):
                     logger.warning(
                         "%s: what an earlier start wrote from row %d on is not what comes now", path, place + 1
                     )
@@ -129,6 +129,16 @@ class RunFolder:
             with path.open("a", newline="", encoding="utf-8") as file:
                 file.write(row)
         self._rows.append(row)
+
+    def cut(self, rows: int) -> None:
+        """Drop what an earlier start wrote beyond today's end, of a run that now ended sooner.
+
+        Args:
+            rows: how many stay.
+        """
+        if rows < len(self._rows):
+            del self._rows[rows:]
+            _write(self.path / "steps.csv", "".join([HEADER, *self._rows]).encode())
 
     def save_weights(self, name: str, tensors: Mapping[str, Tensor]) -> Path:
         """Write tensors as safetensors.

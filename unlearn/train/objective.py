@@ -18,6 +18,8 @@ from unlearn.values.errors import choice
 from unlearn.values.streams import generator, seed_for
 
 NO_AUGMENTATION = Augmentation()
+AUGMENTS = ("each_epoch", "once", "off")
+RENORMALISE = ("remaining", "batch_size")
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,8 @@ class Objective:
     arithmetic: str = "float32"
 
     def __post_init__(self) -> None:
-        choice("schedule.augmentation", self.augment, ("each_epoch", "once", "off"))
-        choice("retrain.renormalise", self.renormalise, ("remaining", "batch_size"))
+        choice("schedule.augmentation", self.augment, AUGMENTS)
+        choice("retrain.renormalise", self.renormalise, RENORMALISE)
 
     def draws(self, epoch: int) -> Draws | None:
         """Draw an epoch's crops and flips for every training point.

@@ -17,6 +17,21 @@ class Diverged(UserError):
         super().__init__(f"the loss is not finite at step {step} (lr={lr:g}): try a smaller lr, or less momentum")
         self.step, self.lr = step, lr
 
+    @classmethod
+    def again(cls, text: str, step: int) -> "Diverged":
+        """Say what was said when it happened.
+
+        Args:
+            text: the message.
+            step: at which the loss was not finite.
+
+        Returns:
+            The error; the learning rate stands in its message alone.
+        """
+        error = cls(step, float("nan"))
+        error.args = (text,)
+        return error
+
     def __reduce__(self) -> tuple[type, tuple[int, float]]:
         """Give how it is made again in another process; by default from its message alone."""
         return Diverged, (self.step, self.lr)
