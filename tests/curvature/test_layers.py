@@ -117,18 +117,33 @@ def test_values_nobody_should_read_are_nan_and_numbers_forward_are_the_same() ->
     network, inputs = Network.of(module), images(4, 2, 4, 4)
     point = network.initial_weights().requires_grad_()
     buffers = network.initial_buffers()
-    with Economical(point):
+    with Economical(point) as built:
         out = network.logits(point, buffers, inputs, train=True)
     torch.testing.assert_close(out, module(inputs), rtol=1e-12, atol=1e-14)
     assert torch.equal(buffers["1.running_var"], module.state_dict()["1.running_var"])
-    (lazy,) = torch.autograd.grad(out.square().sum(), point, create_graph=True)
-    views = network.layout.views(lazy)
-    assert views["0.weight"].isnan().all()
-    assert not views["1.weight"].isnan().any()
-    with Economical(point):
+    pieces = built.leaves[1:]
+    assert [len(piece) for piece in pieces] == network.layout.sizes
+    lazy = torch.autograd.grad(out.square().sum(), pieces, create_graph=True)
+    assert lazy[0].isnan().all()
+    assert not lazy[2].isnan().any()
+    with Economical(point) as built:
         out = network.logits(point, buffers, inputs, train=True)
-    (whole,) = torch.autograd.grad(out.square().sum(), point)
-    assert whole.isfinite().all()
+    whole = torch.autograd.grad(out.square().sum(), built.leaves[1:])
+    assert all(part.isfinite().all() for part in whole)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_loss_of_the_pieces_and_of_the_whole(keep: bool) -> None:
+    network, inputs = Network.of(nn.Sequential(nn.Conv2d(2, 3, 3), nn.Tanh()).double()), images(4, 2, 4, 4)
+    generator = torch.Generator().manual_seed(5)
+    weights, vector = torch.randn(2, network.layout.dim, generator=generator, dtype=torch.float64)
+
+    def loss(flat: Tensor) -> Tensor:
+        twice = (network.logits(flat, {}, part, train=True).sum() for part in inputs.split(2))
+        return sum(twice, flat.new_zeros(())) * flat.square().sum() + flat[:5].pow(3).sum()
+
+    found = Hessian(weights, [(1.0, loss)], keep=keep).matvec(vector)
+    torch.testing.assert_close(found, product(loss, weights, vector), rtol=1e-9, atol=1e-11)
 
 
 def test_one_value_a_channel_is_refused_as_torch_refuses_it():

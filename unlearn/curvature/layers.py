@@ -26,12 +26,18 @@ class Economical(TorchFunctionMode):
     The values of a gradient taken through them with `create_graph` are NaN where a weight of a convolution is a view of
     `point`; the derivative of that gradient is right, since the gradient enters it only through views.
 
+    Where `point` is split, its pieces become leaves of their own, so that no gradient of theirs has to be put together
+    into one as long as `point`.
+
     Attributes:
-        point: the flat weights with respect to which the product is taken.
+        point: the flat weights with respect to which the product is taken, a leaf.
+        leaves: `point` itself, for what depends on all of it, and its pieces.
     """
 
     def __init__(self, point: Tensor) -> None:
         super().__init__()
+        self.point = point
+        self.leaves = [point]
         self.storage = point.untyped_storage().data_ptr()
 
     def __torch_function__(
@@ -43,13 +49,21 @@ class Economical(TorchFunctionMode):
     ) -> Any:
         """Replace a call where there is something to gain."""
         kwargs = kwargs or {}
+        replaced: Any
         if func in CONVOLUTIONS:
             replaced = self._convolution(CONVOLUTIONS[func], *args, **kwargs)
         elif func is F.batch_norm:
             replaced = _batch_norm(*args, **kwargs)
+        elif func is Tensor.split and args[0] is self.point:
+            replaced = self._split(*args[1:], **kwargs)
         else:
             replaced = None
         return func(*args, **kwargs) if replaced is None else replaced
+
+    def _split(self, *sizes: Any, **named: Any) -> tuple[Tensor, ...]:
+        pieces = tuple(piece.requires_grad_() for piece in self.point.detach().split(*sizes, **named))
+        self.leaves.extend(pieces)
+        return pieces
 
     def _convolution(
         self,

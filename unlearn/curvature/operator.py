@@ -50,25 +50,28 @@ class Hessian:
     weights: Tensor
     losses: Sequence[tuple[float, Callable[[Tensor], Tensor]]]
     keep: bool = True
-    _graphs: list[tuple[float, Tensor, Tensor]] = field(default_factory=list, init=False, repr=False)
+    _graphs: list[tuple[float, list[Tensor], list[Tensor]]] = field(default_factory=list, init=False, repr=False)
 
     @property
     def dim(self) -> int:
         """Number of weights."""
         return len(self.weights)
 
-    def _built(self) -> Iterator[tuple[float, Tensor, Tensor]]:
+    def _built(self) -> Iterator[tuple[float, list[Tensor], list[Tensor]]]:
         if self._graphs:
             yield from self._graphs
             return
         for share, loss in self.losses:
             point = self.weights.detach().requires_grad_()
-            with Economical(point):
+            with Economical(point) as built:
                 value = loss(point)
-            (gradient,) = torch.autograd.grad(value, point, create_graph=True)
+            slopes = torch.autograd.grad(value, built.leaves, create_graph=True, allow_unused=True)
+            # what the loss does not depend on, or only as a sum of a term of its own, has no curvature
+            curved = [(leaf, slope) for leaf, slope in zip(built.leaves, slopes, strict=True) if _depends(slope)]
+            leaves, gradients = [leaf for leaf, _ in curved], [slope for _, slope in curved]
             if self.keep:
-                self._graphs.append((share, point, gradient))
-            yield share, point, gradient
+                self._graphs.append((share, leaves, gradients))
+            yield share, leaves, gradients
 
     def matvec(self, vector: Tensor) -> Tensor:
         """Multiply the Hessian with a vector.
@@ -80,12 +83,23 @@ class Hessian:
             H v, shape (dim,).
         """
         total = torch.zeros_like(vector)
-        for share, point, gradient in self._built():
-            if not gradient.requires_grad:  # the loss is linear in the weights
+        for share, leaves, gradients in self._built():
+            if not leaves:  # the loss is linear in the weights
                 continue
-            (product,) = torch.autograd.grad(gradient, point, vector, retain_graph=self.keep, materialize_grads=True)
-            total.add_(product, alpha=share)
+            given = [self._place(leaf, vector) for leaf in leaves]
+            products = torch.autograd.grad(gradients, leaves, given, retain_graph=self.keep, allow_unused=True)
+            for leaf, product in zip(leaves, products, strict=True):
+                if product is not None:
+                    self._place(leaf, total).add_(product, alpha=share)
         return total
+
+    def _place(self, leaf: Tensor, vector: Tensor) -> Tensor:
+        """Give the part of a vector that belongs to a leaf, which is a view of the weights."""
+        return vector.narrow(0, leaf.storage_offset() - self.weights.storage_offset(), len(leaf))
+
+
+def _depends(slope: Tensor | None) -> bool:
+    return slope is not None and slope.requires_grad
 
 
 @dataclass
