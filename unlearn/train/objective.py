@@ -146,7 +146,8 @@ class Objective:
         Returns:
             A scalar in nats.
         """
-        return F.cross_entropy(logits, self.split.labels[indices]) + self.penalty.of_logits(logits)
+        loss = F.cross_entropy(logits, self.split.labels[indices])
+        return loss + self.penalty.of_logits(logits) if self.penalty.strength else loss
 
     def loss(
         self,
@@ -193,7 +194,8 @@ class Objective:
         on_data = self.on_data(indices, logits)
         if count is not None and self.renormalise == "batch_size" and count != len(indices):
             on_data = on_data * (len(indices) / count)
-        return on_data + self.penalty.of_weights(weights)
+        # without a penalty, adding zeros would take a small network a tenth of its step
+        return on_data + self.penalty.of_weights(weights) if self.penalty.strength else on_data
 
     def gradient(
         self,
