@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.encoders import reviews, tiny_bert
+from unlearn.pipeline import keys
 from unlearn.pipeline.encode import moments
 from unlearn.pipeline.prepare import prepare
 from unlearn.pipeline.run import run
@@ -138,6 +139,16 @@ def test_an_entry_names_its_ingredients(textual, tmp_path):
     assert set(made_of) == {"encoder", "pooling", "max_length", "texts"}
 
 
+@pytest.mark.parametrize(
+    ("model", "change"), [("minilm_linear", "model.standardise=false"), ("minilm_finetune", "model.pooling=cls")]
+)
+def test_the_same_weights_used_otherwise_have_another_key(textual, model, change):
+    plain, other = (prepare(textual(model, *more)) for more in ([], [change]))
+    assert torch.equal(plain.network.initial_weights(), other.network.initial_weights())
+    assert torch.equal(plain.data.train.inputs, other.data.train.inputs)
+    assert keys.initial(plain) != keys.initial(other)
+
+
 def test_standardised_features_have_mean_0_and_deviation_1(textual):
     data = prepare(textual("minilm_linear")).data
     inputs = data.train.batch(torch.arange(32))
@@ -188,6 +199,12 @@ def test_what_does_not_fit_is_one_line(composed, home, tmp_path, overrides, mess
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "store").exists()
+
+
+def test_points_of_a_sweep_share_test_texts_only_where_the_seed_draws_none(textual):
+    configs = [textual("minilm_linear", f"seed={seed}", "dataset.train_size=null", "measure.krylov=0") for seed in (0, 1)]
+    (stack,), _ = stacks(configs, 8)  # dataset.test_size=16
+    assert not torch.equal(*(stack[place].prepared.data.test.inputs for place in (0, 1)))
 
 
 def test_points_of_a_sweep_share_texts_only_as_the_same_model_reads_them(textual, tmp_path):

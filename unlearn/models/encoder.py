@@ -186,6 +186,10 @@ class Pooled(nn.Module):
         self.encoder, self.pad, self.pooling = encoder, pad, pooling
         self.width = int(encoder.config.hidden_size)
 
+    def extra_repr(self) -> str:
+        """Tell what weights and layers do not; the store tells networks apart by what they print and their weights."""
+        return f"pad={self.pad}, pooling={self.pooling}"
+
     def forward(self, tokens: Tensor) -> Tensor:
         """Encode.
 

@@ -20,6 +20,8 @@ TRAINING = (
     "curvature",
     "train",
     "metrics/weight_space.py",
+    "pipeline/prepare.py",
+    "pipeline/encode.py",
     "pipeline/stages.py",
     "pipeline/measure.py",
     "pipeline/forecast.py",
@@ -43,6 +45,7 @@ def initial(prepared: Prepared) -> dict[str, Any]:
         "device": _device(prepared),
         "network": _network(prepared),
         "data": prepared.data.train.fingerprint(),
+        "scale": _digest(prepared.data.train.mean, prepared.data.train.std),
         "penalty": _part(prepared.recorded.objective.penalty),
         "phase": None if recipe is None else _phase(recipe, blind),
         "start": config.retrain.start if config.pretraining.includes_forget else None,
@@ -131,14 +134,15 @@ def _part(part: Any) -> dict[str, Any]:
 
 def _network(prepared: Prepared) -> dict[str, str]:
     network = prepared.network
+    start = _digest(network.initial_weights(), *network.initial_buffers().values())
+    return {"module": repr(network.module), "start": start}
+
+
+def _digest(*tensors: Tensor) -> str:
     digest = hashlib.sha256()
-    for tensor in (network.initial_weights(), *network.initial_buffers().values()):
-        digest.update(_bytes(tensor))
-    return {"module": repr(network.module), "start": digest.hexdigest()}
-
-
-def _bytes(tensor: Tensor) -> bytes:
-    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+    for tensor in tensors:
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _device(prepared: Prepared) -> str:

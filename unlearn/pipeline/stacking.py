@@ -148,7 +148,8 @@ def stacks(configs: Sequence[DictConfig], most: int) -> tuple[list[dict[int, Poi
             with outcome.seconds("prepare"):
                 OmegaConf.resolve(cfg)
                 # without a subset the data does not depend on the seed
-                seed = cfg.seed if cfg.dataset.get("train_size") else None
+                drawn = any(cfg.dataset.get(key) is not None for key in ("train_size", "test_size"))
+                seed = cfg.seed if drawn else None
                 settings = plain(cfg)
                 # texts are loaded as what the model makes of them
                 data = json.dumps([settings["dataset"], settings["model"], seed, settings["device"]])
