@@ -8,7 +8,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, configure_log, filter_overrides, run_job, setup_globals
@@ -51,7 +51,13 @@ class FusedLauncher(Launcher):
             hydra_context: loads the configs of jobs.
             task_function: runs one job.
             config: of the sweep.
+
+        Raises:
+            UserError: `most` is too small.
         """
+        from unlearn.values.errors import at_least
+
+        at_least("hydra.launcher.most", self.most, 2)  # here, before anything is written
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
@@ -77,9 +83,13 @@ class FusedLauncher(Launcher):
         done: dict[int, JobReturn] = {}
         for stack in found:
             log.info("%d points as one stack: #%s", len(stack), ", #".join(str(initial_job_idx + k) for k in stack))
-            compute(list(stack.values()))
+            error = None
+            try:
+                compute(list(stack.values()))
+            except Exception as failure:  # these points tell of it, and the others go on
+                error = failure
             for place, point in stack.items():
-                done[place] = self._run(jobs[place], _writes(point))
+                done[place] = self._run(jobs[place], _writes(point, error))
         for place, job in enumerate(jobs):
             if place not in done:
                 log.info("#%d : %s", initial_job_idx + place, " ".join(filter_overrides(job_overrides[place])))
@@ -116,9 +126,14 @@ def _task_config(job: DictConfig) -> DictConfig:
     return config
 
 
-def _writes(computed: "Point") -> TaskFunction:
-    """Make the task that writes a computed point, with the locks and the errors of any other point."""
+def _writes(computed: "Point", error: Exception | None) -> TaskFunction:
+    """Make the task that writes a computed point, or why it is not, with the locks of any other point."""
     from unlearn.__main__ import point
     from unlearn.pipeline.fused import finish
 
-    return lambda cfg: point(cfg, lambda _, folder: finish(computed, folder))
+    def write(_: DictConfig, folder: Path) -> dict[str, Any]:
+        if error is not None:
+            raise error
+        return finish(computed, folder)
+
+    return lambda cfg: point(cfg, write)

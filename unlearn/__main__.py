@@ -82,7 +82,7 @@ def task(cfg: DictConfig, work: Work | None = None) -> float | None:
         if summary["status"] == "diverged":  # when it was run before
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 return None
-            error = Diverged.again(summary["error"], summary["diverged_at"])
+            error = Diverged.saying(summary["error"], summary["diverged_at"])
             raise error
         value = summary["verification_error"]
         if HydraConfig.get().mode == RunMode.MULTIRUN:

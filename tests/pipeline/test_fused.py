@@ -126,6 +126,28 @@ def test_a_point_that_diverges_keeps_its_rows_and_leaves_the_others_alone(tiny, 
     assert other["status"] == "diverged"
 
 
+@pytest.mark.parametrize("fewest", [1, 4], ids=["processes", "here"])
+def test_a_method_that_diverges_is_the_fault_of_its_point_alone(tiny, tmp_path, monkeypatch, fewest):
+    monkeypatch.setattr(fusing, "FEWEST", fewest)
+    plain = (*MLP, "measure.hessian_samples=0", "training.epochs=1", "method=finetune")
+    configs = [tiny(*plain, f"method.lr={lr}") for lr in (0.01, 1e30)]
+    with pytest.raises(Diverged, match="method=finetune: M'' is not finite at step 3: try a smaller method.lr"):
+        run(configs[1], tmp_path / "separate1")
+    run(configs[0], tmp_path / "separate0")
+    (stack,), _ = stacks(configs, 64)
+    compute(list(stack.values()))
+    finish(stack[0], tmp_path / "fused0")
+    with pytest.raises(Diverged, match="method=finetune: M'' is not finite at step 3"):
+        finish(stack[1], tmp_path / "fused1")
+    for place in (0, 1):
+        close(tmp_path / f"separate{place}", tmp_path / f"fused{place}")
+    one, other = (json.loads((tmp_path / name / "summary.json").read_text()) for name in ("separate1", "fused1"))
+    assert one["status"] == other["status"] == "diverged"
+    assert one["error"] == other["error"]
+    assert one["noop_distance"] == pytest.approx(other["noop_distance"], abs=2e-6)  # the pair was measured all the same
+    assert one["verification_error"] is None
+
+
 def test_why_a_point_runs_alone(tiny):
     odd = {
         "model=cnn model.norm=batch": "BatchNorm",

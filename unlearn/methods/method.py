@@ -7,6 +7,7 @@ from torch import Tensor
 
 from unlearn.models.network import Buffers
 from unlearn.train.recording import Trained
+from unlearn.values.errors import Diverged, NotFinite
 
 
 @dataclass(frozen=True)
@@ -48,3 +49,28 @@ class Method(Protocol):
             M''.
         """
         ...
+
+
+def applied(method: Method, trained: Trained) -> Unlearned:
+    """Make M'' from M, and see that it is finite.
+
+    Args:
+        method: of unlearning.
+        trained: what it may look at.
+
+    Returns:
+        M''.
+
+    Raises:
+        Diverged: M'' is NaN or infinite somewhere, or was on the way; the message names the method, since M and M' are
+            as they should be.
+    """
+    try:
+        done = method.unlearn(trained)
+    except (Diverged, NotFinite):
+        done = None
+    if done is None or not bool(done.weights.isfinite().all()):
+        advice = "try a smaller method.lr" if hasattr(method, "lr") else "no figure of it means anything"
+        step = trained.recording.steps
+        raise Diverged.saying(f"method={method.name}: M'' is not finite at step {step}: {advice}", step)
+    return done

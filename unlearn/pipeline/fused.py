@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 from joblib import cpu_count  # heeds affinity and container limits, as os.cpu_count does not
 
+from unlearn.methods.method import applied
 from unlearn.pipeline import forks, report
 from unlearn.pipeline.measure import judge
 from unlearn.pipeline.run import Ended, Outcome, conclude, recorded
@@ -186,10 +187,13 @@ def _measure(point: Point, step: Step, *, final: bool) -> None:
     except Diverged as error:
         point.error = error
         return
+    done = None
     if method.online or final:
-        with point.outcome.seconds("unlearn"):
-            point.unlearned = method.unlearn(trained)
-    done = point.unlearned if method.online or final else None
+        try:
+            with point.outcome.seconds("unlearn"):
+                done = point.unlearned = applied(method, trained)
+        except Diverged as error:
+            point.error = error
     judged = judge(look, trained.original, trained.retrained, done)
     point.outcome.rows.append(Measurement(**look.columns, **judged))
 

@@ -24,7 +24,7 @@ from unlearn.pipeline import report, stages
 from unlearn.pipeline.interrupt import Watch
 from unlearn.pipeline.measure import judge
 from unlearn.pipeline.prepare import Prepared, prepare
-from unlearn.pipeline.stages import Job
+from unlearn.pipeline.stages import Job, Pair
 from unlearn.pipeline.stopwatch import Stopwatch
 from unlearn.pipeline.summary import summarise
 from unlearn.records.folder import RunFolder
@@ -112,11 +112,13 @@ def run(cfg: DictConfig, path: Path) -> dict[str, Any]:
     with recorded(cfg, settings, prepared, folder, outcome) as sink, Watch(prepared.config.checkpoint.minutes) as watch:
         job = Job(prepared, outcome.seconds, watch, store, _short(folder.path), outcome.reused)
         pair = stages.pair(job, lambda row: _emit(row, folder, sink, outcome))
-        trained = pair.trained
-        unlearned = stages.unlearned(job, trained)
-        last = judge(pair.look, trained.original, trained.retrained, unlearned)
-        _emit(Measurement(**pair.look.columns, **last), folder, sink, outcome)
-        conclude(prepared, Ended.of(trained, unlearned), folder, sink, outcome)
+        try:
+            unlearned = stages.unlearned(job, pair.trained)
+        except Diverged:
+            _emit(_last(pair, None), folder, sink, outcome)  # M and M' were measured whatever became of M''
+            raise
+        _emit(_last(pair, unlearned), folder, sink, outcome)
+        conclude(prepared, Ended.of(pair.trained, unlearned), folder, sink, outcome)
     return outcome.summary
 
 
@@ -167,6 +169,11 @@ def recorded(
                 folder.write_json("provenance", {**record, "seconds": outcome.summary["seconds"]})
                 folder.write_json("summary", outcome.summary)  # last: it says that the run is done
                 sink.summary(outcome.summary)
+
+
+def _last(pair: Pair, unlearned: Unlearned | None) -> Measurement:
+    judged = judge(pair.look, pair.trained.original, pair.trained.retrained, unlearned)
+    return Measurement(**pair.look.columns, **judged)
 
 
 def _emit(row: Measurement, folder: RunFolder, sink: Sink, outcome: Outcome) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from unlearn.curvature.known import Known
 from unlearn.curvature.transport import Difference, Visit
-from unlearn.methods.method import Unlearned
+from unlearn.methods.method import Unlearned, applied
 from unlearn.pipeline import keys, report
 from unlearn.pipeline.interrupt import Watch
 from unlearn.pipeline.measure import Look, Measurer, judge
@@ -157,11 +157,14 @@ def unlearned(job: Job, trained: Trained) -> Unlearned:
 
     Returns:
         M''.
+
+    Raises:
+        Diverged: it is not finite.
     """
 
     def compute(slot: Slot) -> Any:
         with job.seconds("unlearn"):
-            return pack(job.prepared.method.unlearn(trained))
+            return pack(applied(job.prepared.method, trained))
 
     done: Unlearned = unpack(job.get("unlearned", keys.unlearned(job.prepared), compute), KINDS)
     return done
@@ -256,7 +259,7 @@ def _judge_now(job: Job, look: Look, trained: Trained) -> dict[str, Any]:
     method, done = job.prepared.method, None
     if method.online:
         with job.seconds("unlearn"):
-            done = method.unlearn(trained)
+            done = applied(method, trained)
     return judge(look, trained.original, trained.retrained, done)
 
 

@@ -1,15 +1,17 @@
 """What a user can do wrong, said in one line."""
 
+from collections.abc import Callable
+
 
 class UserError(Exception):
     """A mistake in the input. Its text is one line that says what is wrong and what would be right; exit code 2."""
 
 
 class Diverged(UserError):
-    """A loss became NaN or infinite; what was measured until then is kept.
+    """A loss, or M'', became NaN or infinite; what was measured until then is kept.
 
     Attributes:
-        step: the step at which the loss was not finite, counted from 1.
+        step: the step at which it was not finite, counted from 1.
         lr: of that step.
     """
 
@@ -18,23 +20,24 @@ class Diverged(UserError):
         self.step, self.lr = step, lr
 
     @classmethod
-    def again(cls, text: str, step: int) -> "Diverged":
-        """Say what was said when it happened.
+    def saying(cls, text: str, step: int, lr: float = float("nan")) -> "Diverged":
+        """Make one with a message of its own.
 
         Args:
             text: the message.
-            step: at which the loss was not finite.
+            step: at which something was not finite.
+            lr: of that step, where it is known.
 
         Returns:
-            The error; the learning rate stands in its message alone.
+            The error.
         """
-        error = cls(step, float("nan"))
+        error = cls(step, lr)
         error.args = (text,)
         return error
 
-    def __reduce__(self) -> tuple[type, tuple[int, float]]:
+    def __reduce__(self) -> tuple[Callable[..., "Diverged"], tuple[str, int, float]]:
         """Give how it is made again in another process; by default from its message alone."""
-        return Diverged, (self.step, self.lr)
+        return Diverged.saying, (str(self), self.step, self.lr)
 
 
 class NotFinite(UserError):
