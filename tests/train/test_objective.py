@@ -40,6 +40,32 @@ def test_gradient_is_that_of_the_loss():
     assert torch.allclose(gradient, numeric, atol=1e-8)
 
 
+class Sometimes(nn.Module):
+    """Uses some of its weights in train mode alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.always, self.sometimes = nn.Linear(4, 3), nn.Linear(4, 3)
+
+    def forward(self, inputs):
+        return self.always(inputs) + (self.sometimes(inputs) if self.training else 0)
+
+
+@pytest.mark.parametrize("penalty", [None, L2Penalty("l2", 0.1, detached=False)])
+def test_bound_gradients_are_those_of_the_loss_whichever_weights_a_pass_uses(penalty):
+    objective = classifier(module=Sometimes(), penalty=penalty)
+    weights = objective.network.initial_weights()
+    bound = objective.bind(weights, {})
+    inputs = objective.inputs(POINTS, None)
+    for train in (True, False, True):
+        loss, found = bound.gradient(POINTS, inputs, count=len(POINTS), train=train, step=0)
+        truth, gradient = objective.gradient(weights, {}, POINTS, train=train)
+        assert torch.equal(loss, truth)
+        torch.testing.assert_close(found, gradient, rtol=1e-14, atol=1e-16)
+        assert bool(found[15:].any()) == (train or penalty is not None)
+        weights.sub_(found, alpha=0.1)
+
+
 def test_what_taking_points_out_divides_by():
     kept = POINTS[:3]
     remaining, whole = (classifier(renormalise=how) for how in ("remaining", "batch_size"))

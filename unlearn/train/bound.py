@@ -19,15 +19,16 @@ if TYPE_CHECKING:
 class Bound:
     """The loss and its gradient at one learner's weights, in memory that is allocated once.
 
-    A step costs what it costs a module with an optimiser: no views are made, and nothing of the model's size but the
-    gradients of its layers, which are copied into one vector.
+    A step costs what it costs a module with an optimiser: no views are made, and the gradient of a layer is copied to
+    its place in the flat vector as soon as it is there, while it is in the cache, and its memory goes to the next.
 
     Attributes:
         objective: the loss.
         weights: flat, shape (dim,); the module's parameters are views of it.
         module: the network.
-        parameters: of the module, in the order of the flat vector.
         result: the newest gradient, shape (dim,).
+        places: views of `result`, by parameter.
+        came: those parameters whose gradient has come.
         drops: whether the network has dropout.
         replays: CUDA graphs of the steps; None where they do not pay, or cannot be.
     """
@@ -35,8 +36,9 @@ class Bound:
     objective: "Objective"
     weights: Tensor
     module: nn.Module
-    parameters: list[nn.Parameter]
     result: Tensor
+    places: dict[str, Tensor]
+    came: set[str]
     drops: bool
     replays: Replays | None
 
@@ -54,11 +56,15 @@ class Bound:
             Ready for the first step.
         """
         module = objective.network.bind(weights, buffers)
-        parameters = [each for each in module.parameters() if each.requires_grad]
+        result = torch.empty_like(weights)
+        places, came = objective.network.layout.views(result), set[str]()
+        for name, parameter in module.named_parameters():
+            if name in places:
+                parameter.register_post_accumulate_grad_hook(partial(_move, places[name], name, came))
         drops = objective.drops
         replay = replay and weights.is_cuda and not drops
         replays = Replays(torch.cuda.Stream(weights.device)) if replay else None
-        return cls(objective, weights, module, parameters, torch.empty_like(weights), drops, replays)
+        return cls(objective, weights, module, result, places, came, drops, replays)
 
     def gradient(self, indices: Tensor, inputs: Tensor, *, count: int, train: bool, step: int) -> tuple[Tensor, Tensor]:
         """Give loss and gradient on some training points; on CUDA they can be read after `wait`.
@@ -92,10 +98,17 @@ class Bound:
             with self.objective.masks(step, self.drops):
                 logits = self.module(inputs).to(point.dtype)
             loss = self.objective.of_outputs(point, indices, logits, count)
-            *parts, direct = torch.autograd.grad(loss, [*self.parameters, point], allow_unused=True)
-        layout = self.objective.network.layout
-        given = zip(layout.names, parts, self.parameters, strict=True)
-        layout.flatten_into({n: torch.zeros_like(p) if g is None else g for n, g, p in given}, self.result)
-        if direct is not None:
-            self.result.add_(direct)
+            loss.backward()
+        for name in self.places.keys() - self.came:  # this pass did not use it, another may have
+            self.places[name].zero_()
+        self.came.clear()
+        if point.grad is not None:
+            self.result.add_(point.grad)
         return loss.detach()
+
+
+def _move(place: Tensor, name: str, came: set[str], parameter: Tensor) -> None:
+    assert parameter.grad is not None
+    place.copy_(parameter.grad)
+    parameter.grad = None
+    came.add(name)

@@ -58,20 +58,9 @@ class Layout:
         Returns:
             A vector of length `dim`.
         """
-        return torch.cat(self._rows(tensors))
-
-    def flatten_into(self, tensors: Mapping[str, Tensor], out: Tensor) -> None:
-        """Copy named tensors into a vector that is there already.
-
-        Args:
-            tensors: at least the names of this layout, in its shapes.
-            out: length `dim`.
-        """
-        torch.cat(self._rows(tensors), out=out)
-
-    def _rows(self, tensors: Mapping[str, Tensor]) -> list[Tensor]:
         found = ((name, tensors[name].detach()) for name in self.names)
-        return [(t.permute(0, 2, 3, 1) if name in self.channels_last else t).reshape(-1) for name, t in found]
+        rows = [(t.permute(0, 2, 3, 1) if name in self.channels_last else t).reshape(-1) for name, t in found]
+        return torch.cat(rows)
 
     def views(self, vector: Tensor) -> dict[str, Tensor]:
         """Look at a flat vector as named tensors; gradients flow back to the vector.
