@@ -8,7 +8,7 @@ from tests.worlds import learner, quadratic, recipe
 from unlearn.curvature.krylov import krylov
 from unlearn.curvature.operator import Matrix
 from unlearn.curvature.transport import Flow, Removal, Visit, bounded, transport
-from unlearn.train.loop import train
+from unlearn.train.loop import removal_of, train
 from unlearn.train.visits import KEPT, Visits
 
 UNIT = {"order": "as_stored", "forget": (3, 4, 5), "unit": 1}
@@ -78,6 +78,25 @@ def test_many_visits_are_folded_into_their_mean():
     folded = visits.all()
     assert len(folded) == KEPT + 2
     assert torch.allclose(folded[0].push, torch.stack(pushes).mean(dim=0))
+
+
+def test_whole_batches_and_points_of_a_batch_are_folded_apart():
+    # twenty points of which four are forgotten, three to a batch: a whole one and one of a batch, each epoch
+    plan = recipe(quadratic(size=20), epochs=KEPT + 2, momentum=0.9, forget=(0, 5, 9, 14), placement="first")
+    m, visits = learner(), Visits(plan)
+    seen = {True: [], False: []}
+    for step in train(plan, [m], []):
+        if step.batch.is_visit:
+            whole = not len(step.batch.kept)
+            seen[whole].append(m.velocity.clone() if whole else removal_of(plan, step, m))
+            visits.observe(step, m)
+    assert len(seen[True]) == len(seen[False]) == KEPT + 2
+    folded = visits.all()
+    assert [visit.whole for visit in folded] == [True, False] * (KEPT + 2)
+    assert torch.allclose(folded[0].push, torch.stack(seen[True]).mean(0))
+    assert torch.allclose(folded[1].push, torch.stack(seen[False][:KEPT]).mean(0))
+    assert folded[0].jump is not None
+    assert folded[1].jump is None
 
 
 def test_bounds():

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from tests.worlds import learner, quadratic, recipe
-from unlearn.train.loop import train
+from unlearn.train.loop import removal_gradient, train
 from unlearn.train.recording import RECORDS, Recording, check_records, vectors_needed
 from unlearn.values.errors import UserError
 
@@ -34,7 +34,7 @@ def test_updates_are_those_of_the_visits():
     recording, weights = record(recipe(quadratic(), momentum=0.9, weight_decay=0.1, **UNIT), "updates")
     expected = (weights[2] - weights[1]) + (weights[6] - weights[5])  # 4 steps an epoch
     assert torch.allclose(recording.update_sum, expected, atol=1e-15)
-    assert (recording.visits, recording.per_epoch, recording.steps) == (2, 1, 8)
+    assert (recording.visits, len(recording.first_pass), recording.steps) == (2, 1, 8)
 
 
 @pytest.mark.parametrize("decay", ["constant", "linear"])
@@ -45,6 +45,31 @@ def test_effects_of_the_visits(decay):
     assert recording.plain == pytest.approx(rates[1] + rates[5])
     aware = sum(rates[i] * 0.5 ** (i - s) for s in (1, 5) for i in range(s, 8))
     assert recording.momentum_aware == pytest.approx(aware)
+
+
+def test_an_epoch_is_one_pass_however_the_points_meet_in_batches():
+    plan = recipe(quadratic(), epochs=6, order="shuffle_each_epoch", forget=(0, 4, 7))
+    recording, _ = record(plan)
+    batches = [sum(batch.is_visit for batch in plan.schedule.epoch(epoch)) for epoch in range(6)]
+    assert len(set(batches)) > 1  # else this shows nothing
+    assert recording.visits == sum(batches)
+    assert recording.plain == pytest.approx(6 * 0.05)
+
+
+def test_points_in_the_tail_that_the_first_epoch_drops():
+    world = quadratic(size=11)
+    for point in range(11):
+        plan = recipe(world, epochs=4, order="shuffle_each_epoch", forget=(point,), drop_last=True)
+        seen = [sum(batch.is_visit for batch in plan.schedule.epoch(epoch)) for epoch in range(4)]
+        recording, weights = record(plan, "initial_gradient", "checkpoint_gradients")
+        assert recording.plain == pytest.approx(sum(seen) * 0.05)
+        if seen[0] == 0 < sum(seen):
+            break
+    else:
+        pytest.fail("no point is dropped in the first epoch")
+    expected = removal_gradient(plan, learner(), recording.first_pass)
+    assert bool(expected.any())
+    assert torch.equal(recording.initial_gradient, expected)
 
 
 def test_the_momentum_factor_in_closed_form():

@@ -6,7 +6,7 @@ from tests.worlds import learner, quadratic, recipe
 from unlearn.store.files import from_bytes, to_bytes
 from unlearn.train.learner import Learner
 from unlearn.train.recording import Recording
-from unlearn.train.visits import Visits
+from unlearn.train.visits import Summed, Visits
 from unlearn.values.state import frozen, pack, unpack
 
 
@@ -17,13 +17,13 @@ def test_a_recording_comes_back():
     state = from_bytes(to_bytes(pack(recording, ("recipe",))), torch.device("cpu"))
     from unlearn.values.schedule import Batch
 
-    back = unpack(state, (Recording, Learner, Visits, Batch), recipe=plan)
+    back = unpack(state, (Recording, Learner, Visits, Summed, Batch), recipe=plan)
     assert back.recipe is plan
     assert back.visited.recipe is plan
     assert back.records == records
     assert back.initial_gradient.equal(recording.initial_gradient)
     assert back.initial.weights.equal(recording.initial.weights)
-    assert len(back._first_epoch) == len(recording._first_epoch)
+    assert len(back.first_pass) == len(recording.first_pass)
 
 
 def test_frozen_copies_what_changed_and_shares_the_rest():

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from unlearn.curvature.krylov import Krylov
 
-GROWTH = 100.0  # the most that a prediction lets negative curvature multiply a removal
+GROWTH = 100.0  # the most that negative curvature multiplies a removal by within one flow, of which a forecast has many
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ class KrylovUnlearning:
         """
         recipe, original, visited = trained.recipe, trained.original, trained.recording.visited
         assert visited is not None  # `needs` asked for it
-        if visited.push_sum is None or not bool(visited.push_sum.any()):
+        if visited.nothing():
             return Unlearned(original.weights, original.buffers)
         points = sample_points(len(recipe.objective.split), self.samples, generator(trained.seed, "method"))
         chunk = chunk_for(len(original.weights), self.chunk, original.weights.device)

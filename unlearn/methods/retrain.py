@@ -32,6 +32,4 @@ class Retrain:
         Returns:
             w'' = w'.
         """
-        schedule = trained.recipe.schedule
-        points = sum(len(batch.kept) for batch in schedule.batches() if batch.step < trained.recording.steps)
-        return Unlearned(trained.retrained.weights, trained.retrained.buffers, points)
+        return Unlearned(trained.retrained.weights, trained.retrained.buffers, trained.recording.retained)

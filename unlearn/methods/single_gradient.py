@@ -11,7 +11,8 @@ undoes the first-order part of what the forget set did in m visits. Three deviat
 - under momentum mu the effect of a visit at step s is sum_{i=s..t} lr_i mu^(i-s), which tends to eta / (1 - mu);
 - for points of a batch the removal changes the step by the difference of two gradients (`removal_gradient`).
 
-Forget sets scattered over n batches of an epoch count as m = visits / n passes of one summed gradient.
+Of a forget set that is scattered over several batches, the gradients are summed over an epoch, and a visit counts as
+the share of its points that the batch held: m is the number of epochs, however the points meet in batches.
 """
 
 from dataclasses import dataclass
@@ -72,9 +73,8 @@ class SingleGradient:
         points = 0
         gradient = record.initial_gradient if self.gradient_at == "initial" else record.first_gradient
         if self.gradient_at == "current":
-            batches = [batch for batch in trained.recipe.schedule.epoch(0) if batch.is_visit]
-            gradient = removal_gradient(trained.recipe, original, batches)
-            points = sum(len(batch.indices) for batch in batches)
+            gradient = removal_gradient(trained.recipe, original, record.first_pass)
+            points = sum(len(batch.indices) + len(batch.kept) for batch in record.first_pass)
         effect = record.plain if self.correction == "plain" else record.momentum_aware
         assert gradient is not None  # `needs` asked for it
-        return Unlearned(original.weights.add(gradient, alpha=effect / record.per_epoch), original.buffers, points)
+        return Unlearned(original.weights.add(gradient, alpha=effect), original.buffers, points)

@@ -17,12 +17,12 @@ from unlearn.train.carried import Carried
 from unlearn.train.learner import Learner
 from unlearn.train.loop import Recipe, train
 from unlearn.train.recording import Recording, Trained
-from unlearn.train.visits import Visits
+from unlearn.train.visits import Summed, Visits
 from unlearn.values.measurement import Measurement
 from unlearn.values.schedule import Batch
 from unlearn.values.state import frozen, pack, unpack
 
-KINDS = (Learner, Recording, Visits, Visit, Carried, Difference, Batch, Known, Unlearned)
+KINDS = (Learner, Recording, Visits, Summed, Visit, Carried, Difference, Batch, Known, Unlearned)
 LEFT_OUT = ("recipe",)  # it follows from the config
 
 
@@ -271,6 +271,8 @@ def _view(trained: Trained) -> dict[str, Any]:
 
 def _trained(prepared: Prepared, view: dict[str, Any]) -> Trained:
     parts = unpack(view, KINDS, recipe=prepared.recorded)
+    # what is read back lies on the device, which has no room for what grows
+    parts["recording"].checkpoints = [weights.cpu() for weights in parts["recording"].checkpoints]
     return Trained(prepared.recorded, **parts, seed=prepared.config.seed)
 
 

@@ -1,5 +1,6 @@
 """What training keeps for the methods. Memory does not grow with the steps but for what is listed as growing."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -9,7 +10,7 @@ from unlearn.curvature.transport import Flow
 from unlearn.train.carried import Carried
 from unlearn.train.learner import Learner
 from unlearn.train.loop import Recipe, Step, removal_gradient
-from unlearn.train.visits import KEPT, Visits
+from unlearn.train.visits import KEPT, SUMS, Visits
 from unlearn.values.errors import UserError
 from unlearn.values.schedule import Batch, Schedule
 
@@ -38,7 +39,7 @@ def vectors_needed(records: frozenset[str], schedule: Schedule, checkpoint_every
     """
     growing = schedule.total_steps // checkpoint_every if "checkpoints" in records else 0
     for name in records & {"visits", "carried"}:
-        growing += 2 * min(schedule.visits(), KEPT) + (2 if name == "visits" else 5)
+        growing += 2 * min(schedule.visits(), KEPT) + SUMS + (0 if name == "visits" else 3)
     fixed = {"one": 1, "two": 2}
     return growing + sum(fixed.get(RECORDS[name], 0) for name in records)
 
@@ -66,16 +67,18 @@ class Recording:
         records: names of `RECORDS`.
         checkpoint_every: K, steps between checkpoints.
         initial: w_0 with its buffers.
-        per_epoch: how many batches of the first epoch hold a forgotten point.
+        first_pass: the batches of an epoch that hold a forgotten point: the first epoch that has any.
         steps: t, how many steps M has taken.
-        visits: how many of them held one.
+        visits: how many of them held a forgotten point.
+        retained: how many points M' has been trained on.
         rate_sum: sum of lr over all steps so far.
-        plain: sum over visits of lr, the first-order effect of a visit under plain SGD.
-        momentum_aware: sum over visits s of sum_{i=s..t} lr_i mu^(i-s), its effect by step t under momentum mu.
-        initial_gradient: of the removal at w_0, summed over the first epoch's visits.
+        plain: sum over visits of p * lr, its first-order effect under plain SGD, with p how many of the forgotten
+            points it held, as a share of those in the first pass: an epoch adds up to one pass, whatever its batches.
+        momentum_aware: sum over visits s of p * sum_{i=s..t} lr_i mu^(i-s), its effect by step t under momentum mu.
+        initial_gradient: of the removal at w_0, summed over the first pass.
         first_gradient: the same at w_1, the weights just after the first visit.
         update_sum: sum over visits of w_{s+1} - w_s.
-        checkpoint_correction: sum over checkpoints c of (visits since c) * lr * (removal gradient at w_c) / per_epoch.
+        checkpoint_correction: sum over visits of p * lr * (removal gradient at the newest checkpoint before it).
         visited: what each visit did to M.
         carried: what has become of the removals.
         checkpoints: weights every K steps, on the CPU.
@@ -85,9 +88,10 @@ class Recording:
     initial: Learner
     records: frozenset[str]
     checkpoint_every: int
-    per_epoch: int = 0
+    first_pass: list[Batch] = field(default_factory=list)
     steps: int = 0
     visits: int = 0
+    retained: int = 0
     rate_sum: float = 0.0
     plain: float = 0.0
     momentum_aware: float = 0.0
@@ -99,7 +103,6 @@ class Recording:
     carried: Carried | None = None
     checkpoints: list[Tensor] = field(default_factory=list)
     _carried: float = 0.0
-    _first_epoch: list[Batch] = field(default_factory=list)
     _checkpoint: Learner | None = None
     _checkpoint_gradient: Tensor | None = None
 
@@ -118,12 +121,12 @@ class Recording:
         """
         start = Learner.start(initial.weights, initial.buffers)
         self = cls(recipe, start, records, checkpoint_every)
-        if recipe.schedule.forget and recipe.schedule.epochs:
-            self._first_epoch = [batch for batch in recipe.schedule.epoch(0) if batch.is_visit]
-        self.per_epoch = len(self._first_epoch)
+        if recipe.schedule.forget:  # an epoch has no visit where all forgotten points are in the tail that it drops
+            passes = (_visits(recipe.schedule.epoch(epoch)) for epoch in range(recipe.schedule.epochs))
+            self.first_pass = next(filter(None, passes), [])
         zeros = torch.zeros_like(initial.weights)
         if "initial_gradient" in records:
-            self.initial_gradient = removal_gradient(recipe, start, self._first_epoch)
+            self.initial_gradient = removal_gradient(recipe, start, self.first_pass)
         if "updates" in records:
             self.update_sum = zeros.clone()
         if "visits" in records:
@@ -157,12 +160,14 @@ class Recording:
         momentum = self.recipe.optimizer.momentum
         self.rate_sum += step.lr
         self.steps = step.taken
-        self._carried = momentum * self._carried + step.batch.is_visit
+        self.retained += len(step.batch.kept)
+        share = _forgotten([step.batch]) / _forgotten(self.first_pass) if step.batch.is_visit else 0.0
+        self._carried = momentum * self._carried + share
         self.momentum_aware += step.lr * self._carried
         if step.batch.is_visit:
             self.visits += 1
-            self.plain += step.lr
-            self._observe_visit(step, original)
+            self.plain += step.lr * share
+            self._observe_visit(step, original, share)
         if step.taken % self.checkpoint_every == 0:
             if "checkpoints" in self.records:
                 self.checkpoints.append(original.weights.to("cpu", copy=True))
@@ -170,9 +175,9 @@ class Recording:
                 self._checkpoint = Learner.start(original.weights, original.buffers)
                 self._checkpoint_gradient = None
 
-    def _observe_visit(self, step: Step, original: Learner) -> None:
+    def _observe_visit(self, step: Step, original: Learner, share: float) -> None:
         if "first_gradient" in self.records and self.first_gradient is None:
-            self.first_gradient = removal_gradient(self.recipe, original, self._first_epoch)
+            self.first_gradient = removal_gradient(self.recipe, original, self.first_pass)
         if self.visited is not None:
             self.visited.observe(step, original)
         if self.carried is not None:
@@ -181,8 +186,16 @@ class Recording:
             self.update_sum.add_(original.velocity, alpha=-step.lr)
         if self.checkpoint_correction is not None and self._checkpoint is not None:
             if self._checkpoint_gradient is None:
-                self._checkpoint_gradient = removal_gradient(self.recipe, self._checkpoint, self._first_epoch)
-            self.checkpoint_correction.add_(self._checkpoint_gradient, alpha=step.lr / self.per_epoch)
+                self._checkpoint_gradient = removal_gradient(self.recipe, self._checkpoint, self.first_pass)
+            self.checkpoint_correction.add_(self._checkpoint_gradient, alpha=step.lr * share)
+
+
+def _visits(batches: Sequence[Batch]) -> list[Batch]:
+    return [batch for batch in batches if batch.is_visit]
+
+
+def _forgotten(batches: Sequence[Batch]) -> int:
+    return sum(len(batch.indices) - len(batch.kept) for batch in batches)
 
 
 @dataclass(frozen=True)

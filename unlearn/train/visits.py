@@ -10,32 +10,64 @@ from unlearn.train.learner import Learner
 from unlearn.train.loop import Recipe, Step, removal_of
 
 KEPT = 8  # visits that are kept one by one
+SUMS = 3  # vectors that stand for the others at most: push and jump of whole batches, push of points of a batch
+
+
+@dataclass
+class Summed:
+    """The visits of a kind, added up.
+
+    Attributes:
+        count: how many.
+        push: the sum of their `push`; None before the first.
+        jump: the sum of their `jump`; None where they have none.
+    """
+
+    count: int = 0
+    push: Tensor | None = None
+    jump: Tensor | None = None
+
+    def add(self, push: Tensor, jump: Tensor | None) -> None:
+        """Add one.
+
+        Args:
+            push: copied.
+            jump: copied, or None.
+        """
+        self.count += 1
+        self.push = push.clone() if self.push is None else self.push.add_(push)
+        if jump is not None:
+            self.jump = jump.clone() if self.jump is None else self.jump.add_(jump)
+
+    def mean(self) -> tuple[Tensor, Tensor | None]:
+        """Give the mean of `push` and of `jump`; there must be one."""
+        assert self.push is not None
+        return self.push / self.count, None if self.jump is None else self.jump / self.count
 
 
 @dataclass
 class Visits:
     """The visits so far, in memory that does not grow beyond a bound.
 
-    Up to `KEPT` visits are kept as they were. From then on only their mean is, and stands for each of them. Points
-    taken out of a batch cost a gradient a visit, so of those only the first `KEPT` go into the mean.
+    Up to `KEPT` visits are kept as they were. From then on only the mean of each kind is, and stands for each of them:
+    a batch forgotten whole pushes with a velocity, points of a batch with a difference of gradients. The latter costs
+    a gradient a visit, so only the first `KEPT` of those go into their mean.
 
     Attributes:
         recipe: of the recorded phase.
         steps: the step of each visit.
         whole: whether M' took no step at it.
         kept: the first visits; empty once there were more than `KEPT`.
-        summed: how many visits went into the sums.
-        push_sum: the sum of their `push`.
-        jump_sum: the sum of their `jump`.
+        of_batches: those of batches forgotten whole.
+        of_points: those of points of a batch.
     """
 
     recipe: Recipe
     steps: list[int] = field(default_factory=list)
     whole: list[bool] = field(default_factory=list)
     kept: list[Visit] = field(default_factory=list)
-    summed: int = 0
-    push_sum: Tensor | None = None
-    jump_sum: Tensor | None = None
+    of_batches: Summed = field(default_factory=Summed)
+    of_points: Summed = field(default_factory=Summed)
 
     def observe(self, step: Step, original: Learner) -> None:
         """Look at M just after a visit.
@@ -49,17 +81,14 @@ class Visits:
         self.whole.append(whole)
         if len(self.steps) > KEPT:
             self.kept.clear()
-            if not whole:
+            if not whole and self.of_points.count >= KEPT:
                 return
         push, jump = (
             (original.velocity, self._jump(step, original))
             if whole
             else (removal_of(self.recipe, step, original), None)
         )
-        self.summed += 1
-        self.push_sum = push.clone() if self.push_sum is None else self.push_sum.add_(push)
-        if jump is not None:
-            self.jump_sum = jump.clone() if self.jump_sum is None else self.jump_sum.add_(jump)
+        (self.of_batches if whole else self.of_points).add(push, jump)
         if len(self.steps) <= KEPT:
             self.kept.append(Visit(step.batch.step, whole, push.clone(), jump))
 
@@ -76,10 +105,14 @@ class Visits:
         """List every visit.
 
         Returns:
-            As they were, or each with the mean of all.
+            As they were, or each with the mean of its kind.
         """
-        if self.kept or self.push_sum is None:
+        if len(self.steps) <= KEPT:
             return self.kept
-        push = self.push_sum / self.summed
-        jump = None if self.jump_sum is None else self.jump_sum / self.summed
-        return [Visit(step, whole, push, jump) for step, whole in zip(self.steps, self.whole, strict=True)]
+        means = {whole: (self.of_batches if whole else self.of_points).mean() for whole in set(self.whole)}
+        return [Visit(step, whole, *means[whole]) for step, whole in zip(self.steps, self.whole, strict=True)]
+
+    def nothing(self) -> bool:
+        """Say whether there were none, or what they did adds up to zero."""
+        pushes = (self.of_batches.push, self.of_points.push)
+        return not any(push is not None and bool(push.any()) for push in pushes)
