@@ -44,6 +44,11 @@ def test_a_batch_that_is_not_there(position):
         BatchForget("batch", position).select(context())
 
 
+def test_a_batch_of_all_points_leaves_nothing_to_retrain_on():
+    with pytest.raises(UserError, match="forget=batch: selects all 10 training points"):
+        BatchForget("batch", "first").select(Context(LABELS, 10, "as_stored", False, 0))
+
+
 def test_points():
     assert PointsForget("points", 0, (7, 2)).select(context()) == Forget((2, 7))
     drawn = [PointsForget("points", 4, None).select(context(seed=seed)).indices for seed in (0, 0, 1)]
@@ -79,6 +84,7 @@ def test_files(tmp_path):
         ("a.txt", b"1 1", "1 is listed twice"),
         ("a.txt", b"-1", "-1 is out of range"),
         ("a.txt", b"\xff\xfe", "not a list of integers"),
+        ("a.txt", b"99999999999999999999", "not a list of integers"),
         ("a.npy", b"not numpy", "not a list of integers"),
         ("a.npy", b"", "not a list of integers"),
     ],

@@ -34,6 +34,15 @@ def test_whoever_listened_before_hears_of_it_after_the_state_is_kept():
         signal.signal(signal.SIGUSR2, before)
 
 
+def test_a_signal_that_comes_too_late_stops_what_follows():
+    with Watch(60) as watch:
+        watch.stop("not yet")
+        os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(Interrupted) as stopped:
+        watch.stop("now")
+    assert stopped.value.code == 128 + signal.SIGTERM
+
+
 def test_time_makes_it_due_and_goes_on():
     watch = Watch(1e-9)
     assert watch.due()

@@ -1,6 +1,7 @@
 """Shared stages and stopped runs: the same bytes as one run on its own, never stopped."""
 
 import json
+import os
 import signal
 from contextlib import suppress
 from itertools import pairwise
@@ -9,6 +10,7 @@ import pytest
 from safetensors.torch import load_file
 
 from unlearn.pipeline import keys, stages
+from unlearn.pipeline import run as pipeline
 from unlearn.pipeline.interrupt import Interrupted, Watch
 from unlearn.pipeline.prepare import prepare
 from unlearn.pipeline.run import run
@@ -91,6 +93,38 @@ def test_whatever_changes_a_number_changes_the_key(tiny, change, monkeypatch):
 def test_what_changes_no_number_does_not(tiny, change):
     base, other = (keys.pair(prepare(tiny("model=mlp", "store.enabled=true", *more))) for more in ([], [change]))
     assert base == other
+
+
+def asked(monkeypatch, module, name):
+    """Let a signal come while a function of the pipeline is at work, once."""
+    real = getattr(module, name)
+
+    def heard(*given, **named):
+        monkeypatch.setattr(module, name, real)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(*given, **named)
+
+    monkeypatch.setattr(module, name, heard)
+
+
+def test_asked_to_stop_at_the_last_look_a_run_leaves_the_method_for_later(tiny, tmp_path, monkeypatch):
+    options = [*KEEP, "method=finetune", "measure.every=100", *sharing(tmp_path)]
+    run(tiny(*KEEP, "method=finetune", "measure.every=100"), tmp_path / "whole")
+    asked(monkeypatch, stages, "_view")
+    with pytest.raises(Interrupted) as stopped:
+        run(tiny(*options), tmp_path / "a")
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert not (tmp_path / "a" / "summary.json").exists()
+    assert run(tiny(*options), tmp_path / "a")["reused"] == {"pair": True, "unlearned": False}
+    assert outputs(tmp_path / "a") == outputs(tmp_path / "whole")
+
+
+def test_asked_to_stop_at_its_end_a_run_is_done_and_the_next_is_not_begun(tiny, tmp_path, monkeypatch):
+    asked(monkeypatch, pipeline, "evaluate")
+    with pytest.raises(Interrupted):
+        run(tiny(*KEEP), tmp_path / "a")
+    run(tiny(*KEEP), tmp_path / "whole")
+    assert outputs(tmp_path / "a") == outputs(tmp_path / "whole")
 
 
 class Impatient(Watch):

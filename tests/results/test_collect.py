@@ -1,3 +1,4 @@
+import json
 import os
 
 import numpy as np
@@ -5,7 +6,7 @@ import pandas as pd
 import pytest
 
 from unlearn.results.__main__ import main
-from unlearn.results.collect import collect, save
+from unlearn.results.collect import collect, read, save
 from unlearn.values.errors import UserError
 
 
@@ -50,6 +51,14 @@ def test_every_state_has_its_row_and_its_reason(point, tmp_path):
     assert table.error["i"] == "config.yaml: cannot be read (holds no mapping)"
     assert table.error["j"] == "summary.json: status 'fine' is none of completed, diverged, failed, unfinished"
     assert table.error[["a", "c"]].isna().all()
+
+
+def test_a_run_that_is_drawing_is_unfinished(point, tmp_path):
+    folder = point("seed=0")
+    summary = json.loads((folder / "summary.json").read_text())
+    (folder / "summary.json").write_text(json.dumps({**summary, "status": "drawing"}))
+    run = read(folder)
+    assert (run.status, run.error, run.summary) == ("unfinished", None, {})
 
 
 def test_the_files_give_the_table_back(point, tmp_path):

@@ -53,6 +53,13 @@ def test_groups_are_settings_without_seed_and_logger(point, tmp_path):
     assert [cell.mean for cell in means["v"]] == [0.0, 1.0, 0.0, 1.0]
 
 
+def test_how_runs_are_drawn_and_kept_is_no_setting(point, tmp_path):
+    for seed in range(4):
+        point(str(seed), seed=seed, figures=seed < 2, store={"enabled": seed > 2}, checkpoint={"minutes": seed})
+    assert settings(collect(tmp_path)) == []
+    assert summarise(collect(tmp_path))["n"].tolist() == [4]
+
+
 def test_methods_that_differ_in_one_setting_stay_apart(point, tmp_path):
     point("0", method="finetune", settings={"epochs": 1})
     point("1", method="finetune", settings={"epochs": 2})

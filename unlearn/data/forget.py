@@ -95,7 +95,7 @@ class BatchForget:
             Its points and its place.
 
         Raises:
-            UserError: the epoch has no such batch.
+            UserError: the epoch has no such batch, or no other.
         """
         full, rest = divmod(len(context.labels), context.batch_size)
         batches = full + (rest > 0 and not context.drop_last)
@@ -114,7 +114,8 @@ class BatchForget:
         if not 0 <= place < batches:
             raise UserError(f"forget.position={place}: an epoch has {batches} batches, 0 to {batches - 1}")
         size = len(context.labels)
-        return Forget(batch_at(size, context.batch_size, context.seed, context.order, place), place)
+        points = batch_at(size, context.batch_size, context.seed, context.order, place)
+        return Forget(checked(points, size, "forget=batch"), place)
 
 
 @dataclass(frozen=True)
@@ -223,7 +224,7 @@ class FileForget:
                 found = np.array([int(word) for word in Path(self.path).read_text().split()], dtype=np.int64)
         except OSError as error:
             raise UserError(f"forget.path={self.path}: {error.strerror or error}") from None
-        except (ValueError, EOFError) as error:
+        except (ValueError, EOFError, OverflowError) as error:
             raise UserError(f"forget.path={self.path}: not a list of integers: {str(error).splitlines()[0]}") from None
         if not np.issubdtype(found.dtype, np.integer):
             raise UserError(f"forget.path={self.path}: holds {found.dtype}, not integers")

@@ -46,9 +46,20 @@ class Watch:
             Interrupted: a signal came.
         """
         self.since = time.monotonic()
+        self.stop(f"stopped {where}; the state is kept: the same command goes on from there")
+
+    def stop(self, told: str) -> None:
+        """Stop if that was asked for. Nothing may be lost by it.
+
+        Args:
+            told: what the log says then.
+
+        Raises:
+            Interrupted: a signal came.
+        """
         if self.asked is None:
             return
-        logger.warning("stopped %s; the state is kept: the same command goes on from there", where)
+        logger.warning("%s", told)
         before = self._before.get(self.asked)
         if callable(before) and before is not signal.default_int_handler:
             before(self.asked, None)  # such as submitit's, which queues the job again
@@ -65,7 +76,7 @@ class Watch:
         self._restore()
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        logger.warning("asked to stop (%s): the state is being kept", signal.Signals(number).name)
+        logger.warning("asked to stop (%s): at the next step, with the state kept, or at the end of this run", signal.Signals(number).name)
         self.asked = number
         if (before := self._before.get(number)) is not None:
             signal.signal(number, before)

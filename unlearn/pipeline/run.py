@@ -112,6 +112,8 @@ def run(cfg: DictConfig, path: Path) -> dict[str, Any]:
     with recorded(cfg, settings, prepared, folder, outcome) as sink, Watch(prepared.config.checkpoint.minutes) as watch:
         job = Job(prepared, outcome.seconds, watch, store, _short(folder.path), outcome.reused)
         pair = stages.pair(job, lambda row: _emit(row, folder, sink, outcome))
+        if isinstance(store, Store):  # which has the pair now
+            watch.stop("stopped after training; the store has M and M': the same command goes on from there")
         try:
             unlearned = stages.unlearned(job, pair.trained)
         except Diverged:
@@ -119,6 +121,7 @@ def run(cfg: DictConfig, path: Path) -> dict[str, Any]:
             raise
         _emit(_last(pair, unlearned), folder, sink, outcome)
         conclude(prepared, Ended.of(pair.trained, unlearned), folder, sink, outcome)
+    watch.stop("stopped; this run is done")  # but no further one of its sweep
     return outcome.summary
 
 
@@ -245,7 +248,7 @@ def _store(prepared: Prepared, path: Path) -> Store | Alone:
     settings = prepared.config.store
     if not settings.enabled:
         return Alone(path)
-    store = Store(Path(settings.root))
+    store = Store(Path(settings.root).expanduser())
     store.open()  # where it cannot be, the run should not leave a folder
     return store
 

@@ -110,6 +110,8 @@ def read(folder: Path) -> Run:
     failure = _load(folder / "failed.json", problems)
     status = summary.pop("status", "unfinished")
     error = summary.pop("error", None)
+    if status == "drawing":  # written for the figures; the run is at them, or was killed there
+        status, summary = "unfinished", {}
     if failure and status != "diverged":
         status, error = "failed", failure.get("error", "no reason given")
     if status not in STATUSES:

@@ -8,9 +8,10 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from scipy.special import stdtrit
 
+from unlearn.records.folder import BESIDE
 from unlearn.results.collect import STATUSES, Collected
 
-APART = ("seed", "logger")  # seeds are averaged over; how a run is shown in W&B is no setting of the experiment
+APART = ("seed", *BESIDE)  # seeds are averaged over; how a run is shown and kept is no setting of the experiment
 QUANTITIES = {
     "v": "verification_error",
     "no-op": "noop_distance",
