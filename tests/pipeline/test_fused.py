@@ -131,7 +131,7 @@ def test_a_method_that_diverges_is_the_fault_of_its_point_alone(tiny, tmp_path, 
     monkeypatch.setattr(fusing, "FEWEST", fewest)
     plain = (*MLP, "measure.hessian_samples=0", "training.epochs=1", "method=finetune")
     configs = [tiny(*plain, f"method.lr={lr}") for lr in (0.01, 1e30)]
-    with pytest.raises(Diverged, match="method=finetune: M'' is not finite at step 3: try a smaller method.lr"):
+    with pytest.raises(Diverged, match=r"method=finetune: M'' is not finite at step 3: try a smaller method\.lr"):
         run(configs[1], tmp_path / "separate1")
     run(configs[0], tmp_path / "separate0")
     (stack,), _ = stacks(configs, 64)

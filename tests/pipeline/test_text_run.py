@@ -202,7 +202,9 @@ def test_what_does_not_fit_is_one_line(composed, home, tmp_path, overrides, mess
 
 
 def test_points_of_a_sweep_share_test_texts_only_where_the_seed_draws_none(textual):
-    configs = [textual("minilm_linear", f"seed={seed}", "dataset.train_size=null", "measure.krylov=0") for seed in (0, 1)]
+    configs = [
+        textual("minilm_linear", f"seed={seed}", "dataset.train_size=null", "measure.krylov=0") for seed in (0, 1)
+    ]
     (stack,), _ = stacks(configs, 8)  # dataset.test_size=16
     assert not torch.equal(*(stack[place].prepared.data.test.inputs for place in (0, 1)))
 

@@ -3,11 +3,14 @@
 import json
 import threading
 
+import numpy as np
 import pytest
 import torch
 
 from unlearn.store.__main__ import main
 from unlearn.store.entries import Alone, Store, key_of
+from unlearn.store.features import Work
+from unlearn.store.features import features as kept_features
 from unlearn.store.files import Damaged, from_bytes, to_bytes
 from unlearn.values.errors import UserError
 
@@ -159,6 +162,44 @@ def test_prune_keeps_what_runs_have_used(tmp_path, capsys):
     assert get(store, fail)[1]
     assert main(["prune", "--all", *root]) == 0
     assert get(store)[1] is False
+
+
+def test_prune_finds_users_from_anywhere_and_leaves_what_is_at_work(tmp_path, monkeypatch, capsys):
+    store, root = Store(tmp_path / "store"), ["--root", str(tmp_path / "store")]
+    (tmp_path / "run").mkdir()
+    get(store, user="../run")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with store.slot("pair", {"other": 1}) as slot:
+        slot.write(STATE, 1.0)
+        slot.write_partial({"taken": 3})
+        features = tmp_path / "store" / "features" / "abc"
+        features.mkdir(parents=True)
+        (features.parent / "abc.lock").write_text("")
+        assert main(["prune", *root]) == 0  # the unused entry is held
+        assert "removed 0" in capsys.readouterr().out
+        assert main(["prune", "--all", *root]) == 0
+        assert "removed 2" in capsys.readouterr().out  # the pair of the run, and the features
+        assert (features.parent / "abc.lock").exists()
+    assert main(["prune", *root]) == 0
+    assert "removed 1" in capsys.readouterr().out
+    assert slot.partial.exists()
+
+
+def test_verify_looks_at_stopped_states_and_features(tmp_path, capsys):
+    store, root = Store(tmp_path), ["--root", str(tmp_path)]
+    with store.slot("pair", INPUTS) as slot:
+        slot.write_partial({"taken": 3})
+    made_of = {"texts": "few"}
+    work = Work(2, np.arange(3), 2, lambda rows: np.ones((len(rows), 2), np.float32))
+    kept_features(tmp_path / "features", made_of, lambda: work, lambda done: None)
+    assert main(["verify", *root]) == 0
+    assert "2 of 2 entries are whole" in capsys.readouterr().out
+    (array,) = tmp_path.glob("features/*/features.npy")
+    for path in (slot.partial, array):
+        path.write_bytes(path.read_bytes()[:-1] + b"!")
+    assert main(["verify", *root]) == 1
+    assert "0 of 2 entries are whole" in capsys.readouterr().out
 
 
 def test_no_store_is_one_line(tmp_path, capsys):

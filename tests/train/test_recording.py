@@ -61,7 +61,7 @@ def test_points_in_the_tail_that_the_first_epoch_drops():
     for point in range(11):
         plan = recipe(world, epochs=4, order="shuffle_each_epoch", forget=(point,), drop_last=True)
         seen = [sum(batch.is_visit for batch in plan.schedule.epoch(epoch)) for epoch in range(4)]
-        recording, weights = record(plan, "initial_gradient", "checkpoint_gradients")
+        recording, _ = record(plan, "initial_gradient", "checkpoint_gradients")
         assert recording.plain == pytest.approx(sum(seen) * 0.05)
         if seen[0] == 0 < sum(seen):
             break

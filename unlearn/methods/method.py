@@ -72,5 +72,6 @@ def applied(method: Method, trained: Trained) -> Unlearned:
     if done is None or not bool(done.weights.isfinite().all()):
         advice = "try a smaller method.lr" if hasattr(method, "lr") else "no figure of it means anything"
         step = trained.recording.steps
-        raise Diverged.saying(f"method={method.name}: M'' is not finite at step {step}: {advice}", step)
+        error = Diverged.saying(f"method={method.name}: M'' is not finite at step {step}: {advice}", step)
+        raise error
     return done

@@ -76,7 +76,10 @@ class Watch:
         self._restore()
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        logger.warning("asked to stop (%s): at the next step, with the state kept, or at the end of this run", signal.Signals(number).name)
+        logger.warning(
+            "asked to stop (%s): at the next step, with the state kept, or at the end of this run",
+            signal.Signals(number).name,
+        )
         self.asked = number
         if (before := self._before.get(number)) is not None:
             signal.signal(number, before)

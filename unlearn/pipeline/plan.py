@@ -49,7 +49,7 @@ class Pace:
 
 
 def show(configs: Sequence[DictConfig], points: Sequence[sweep.Point], folder: Path) -> None:
-    """Print the plan of a sweep. Nothing is written.
+    """Print the plan of a sweep. No run is started; data is loaded, and texts are encoded where the store has none.
 
     Args:
         configs: of each point.
@@ -60,19 +60,24 @@ def show(configs: Sequence[DictConfig], points: Sequence[sweep.Point], folder: P
     left = [
         job for job, point in zip(jobs, points, strict=True) if sweep.state_of(folder / point.name) not in sweep.DONE
     ]
-    trainings = {training_of(job): job for job in left}
+    groups: dict[str, list[DictConfig]] = {}
+    for job in left:
+        groups.setdefault(training_of(job), []).append(job)
     paces: dict[str, Pace] = {}
-    seconds = megabytes = 0.0
-    for job in trainings.values():
-        kind = _kind(job)
+    trainings, seconds, megabytes = 0, 0.0, 0.0
+    for sharing in groups.values():
+        job, kind = sharing[0], _kind(sharing[0])
+        prepared = prepare(job)
         if kind not in paces:
             paces[kind] = pace(job)
-        seconds += duration(job, paces[kind])
-        megabytes += paces[kind].megabytes if job.store.enabled else 0.0
+        count = 1 if keeps_views(prepared) else _owners(sharing)
+        trainings += count
+        seconds += count * duration(prepared, paces[kind])
+        megabytes += count * paces[kind].megabytes if job.store.enabled else 0.0
     table = Table(title=f"plan of {folder}", box=SIMPLE_HEAD, show_header=False)
     table.add_row("points", str(len(points)))
     table.add_row("  done already", str(len(points) - len(left)))
-    table.add_row("trainings after sharing, not counting what the store has", str(len(trainings)))
+    table.add_row("trainings after sharing, not counting what the store has", str(trainings))
     table.add_row("time, one worker", f"about {_time(seconds)}")
     table.add_row("store", f"about {megabytes:.0f} MB")
     console = Console()
@@ -83,7 +88,7 @@ def show(configs: Sequence[DictConfig], points: Sequence[sweep.Point], folder: P
 
 
 def training_of(job: DictConfig) -> str:
-    """Name the training that a point needs; points of one name share it.
+    """Name the training that a point needs; points of one name share it, but for methods of which each needs its own.
 
     Args:
         job: the point's config.
@@ -136,21 +141,27 @@ def pace(job: DictConfig) -> Pace:
     return Pace(spans[len(spans) // 2], min(looks), begun, _megabytes(prepared))
 
 
-def duration(job: DictConfig, pace: Pace) -> float:
+def duration(prepared: Prepared, pace: Pace) -> float:
     """Estimate how long a training takes.
 
     Args:
-        job: its config.
+        prepared: the run.
         pace: of its kind.
 
     Returns:
         Seconds.
     """
-    prepared = prepare(job)
     steps = prepared.recorded.schedule.total_steps
     before = 0 if prepared.pretraining is None else prepared.pretraining.schedule.total_steps
     looks = -(-steps // prepared.config.measure.every)
     return pace.start + (steps + before / 2) * pace.step + looks * pace.look
+
+
+def _owners(sharing: Sequence[DictConfig]) -> int:
+    """Count the pairs of a large network: one for each method that is judged on the way, one for all others."""
+    methods = {json.dumps(OmegaConf.to_container(job.method, resolve=True), sort_keys=True): job for job in sharing}
+    online = [build(job.method, "method").online for job in methods.values()]
+    return sum(online) + (not all(online))
 
 
 def _megabytes(prepared: Prepared) -> float:

@@ -110,7 +110,7 @@ def run(cfg: DictConfig, path: Path) -> dict[str, Any]:
         logger.info("%s: is done already", path)
         return summary
     with recorded(cfg, settings, prepared, folder, outcome) as sink, Watch(prepared.config.checkpoint.minutes) as watch:
-        job = Job(prepared, outcome.seconds, watch, store, _short(folder.path), outcome.reused)
+        job = Job(prepared, outcome.seconds, watch, store, _user(folder.path, store), outcome.reused)
         pair = stages.pair(job, lambda row: _emit(row, folder, sink, outcome))
         if isinstance(store, Store):  # which has the pair now
             watch.stop("stopped after training; the store has M and M': the same command goes on from there")
@@ -253,9 +253,9 @@ def _store(prepared: Prepared, path: Path) -> Store | Alone:
     return store
 
 
-def _short(path: Path) -> str:
-    # what stands in the store tells nothing about the machine where that can be helped
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+def _user(path: Path, store: Store | Alone) -> str:
+    # from the store, so that it holds wherever that is looked at from, and tells nothing about the machine
+    return os.path.relpath(path, store.root) if isinstance(store, Store) else str(path)
 
 
 def settle(prepared: Prepared) -> None:

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from unlearn.store import features, partial
 from unlearn.store.entries import checked, users_of
 from unlearn.store.files import Damaged
 from unlearn.values.errors import UserError
@@ -24,7 +26,8 @@ class Entry:
 
     Attributes:
         path: its folder, or its file.
-        stage: such as `pair`; `partial` for what was stopped.
+        stage: such as `pair`; `partial` for what was stopped, `features` for those of texts.
+        lock: held by whoever writes it.
         size: bytes on disk.
         days: since it was written.
         users: run folders that used it and are still there.
@@ -32,6 +35,7 @@ class Entry:
 
     path: Path
     stage: str
+    lock: Path
     size: int
     days: float
     users: tuple[str, ...]
@@ -48,11 +52,17 @@ def entries(root: Path) -> Iterator[Entry]:
     """
     now = datetime.now(UTC).timestamp()
     for stage in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        for path in sorted(stage.iterdir()):
+        # hidden is what is being written
+        for path in sorted(
+            path for path in stage.iterdir() if not path.name.startswith(".") and path.suffix != ".lock"
+        ):
             files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
             size = sum(file.stat().st_size for file in files)
-            users = tuple(user for user in users_of(path) if Path(user).exists()) if path.is_dir() else ()
-            yield Entry(path, stage.name, size, (now - path.stat().st_mtime) / 86400, users)
+            users = tuple(user for user in users_of(path) if (root / user).exists()) if path.is_dir() else ()
+            lock = root / ".locks" / f"{path.stem if stage.name == 'partial' else f'{stage.name}-{path.name}'}.lock"
+            if stage.name == "features":
+                lock = features.lock_of(path)
+            yield Entry(path, stage.name, lock, size, (now - path.stat().st_mtime) / 86400, users)
 
 
 def damage(entry: Entry) -> str | None:
@@ -62,13 +72,15 @@ def damage(entry: Entry) -> str | None:
         entry: any.
 
     Returns:
-        What is wrong; None where nothing is, or where it has none.
+        What is wrong; None where nothing is, or where features are not complete, which have none yet.
     """
-    if not (entry.path / "entry.json").exists() and entry.stage in ("partial", "features"):
-        return None
+    if entry.stage == "partial":
+        return None if partial.is_whole(entry.path) else "its checksum is another"
+    if entry.stage == "features":
+        complete = (entry.path / features.DONE).exists()
+        return "its checksum is another" if complete and not features.is_whole(entry.path) else None
     try:
-        if (entry.path / "state.pt").exists() or entry.stage != "features":
-            checked(entry.path)
+        checked(entry.path)
     except Damaged as error:
         return str(error)
     return None
@@ -96,19 +108,28 @@ def show(found: Sequence[Entry], console: Console) -> None:
 
 
 def prune(found: Sequence[Entry], days: float, every: bool) -> list[Entry]:
-    """Remove entries that nobody uses any more.
+    """Remove entries that nobody uses any more. What a run is writing or reading at the moment stays.
 
     Args:
         found: the entries.
         days: only those older than this.
-        every: also those that runs which are still there have used; they are only computed again when asked for.
+        every: also those that runs which are still there have used, features of texts, of which nobody keeps the users,
+            and the states of stopped runs; all of it is only computed again when asked for.
 
     Returns:
         The removed.
     """
-    gone = [entry for entry in found if entry.days >= days and (every or not entry.users or damage(entry))]
-    for entry in gone:
-        shutil.rmtree(entry.path) if entry.path.is_dir() else entry.path.unlink()
+    gone = []
+    for entry in found:
+        unused = not entry.users and entry.stage not in ("features", "partial")
+        if entry.days < days or not (every or unused or damage(entry)):
+            continue
+        try:
+            with FileLock(entry.lock, timeout=0):
+                shutil.rmtree(entry.path) if entry.path.is_dir() else entry.path.unlink()
+        except Timeout:
+            continue
+        gone.append(entry)
     return gone
 
 
@@ -128,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("action", choices=("ls", "verify", "prune"))
     parser.add_argument("--root", type=Path, default=Path("outputs/store"))
     parser.add_argument("--days", type=float, default=0, help="prune: only what is older")
-    parser.add_argument("--all", action="store_true", help="prune: also what existing runs have used")
+    parser.add_argument("--all", action="store_true", help="prune: also what runs used, features, stopped states")
     chosen = parser.parse_args(arguments)
     console = Console()
     try:

@@ -119,7 +119,7 @@ class Slot:
         """Note who uses the entry.
 
         Args:
-            run: the run's folder.
+            run: the run's folder, as seen from the store's root.
         """
         users = self.folder / "users.txt"
         if self.folder.exists() and run not in users_of(self.folder):
@@ -212,7 +212,7 @@ class Store:
             inputs: what determines the entry.
             compute: makes the state; may keep a partial one in the slot.
             device: where tensors go.
-            user: the run that asks.
+            user: the run that asks, as seen from the root.
 
         Returns:
             The state, and whether it was there already.
@@ -289,7 +289,7 @@ def users_of(folder: Path) -> list[str]:
         folder: of the entry.
 
     Returns:
-        Run folders, oldest first.
+        Run folders as seen from the store's root, oldest first.
     """
     users = folder / "users.txt"
     return users.read_text(encoding="utf-8").splitlines() if users.exists() else []

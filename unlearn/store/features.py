@@ -64,8 +64,8 @@ def features(
     key = hashlib.sha256(json.dumps({**made_of, "version": VERSION}, sort_keys=True).encode()).hexdigest()
     entry = folder / key[:32]
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f"{entry.name}.lock"):
-        if (entry / DONE).exists() and not _is_whole(entry):
+    with FileLock(lock_of(entry)):
+        if (entry / DONE).exists() and not is_whole(entry):
             logger.warning("%s: is damaged (its checksum differs); computing these features anew", entry)
             shutil.rmtree(entry)  # not written over: a run that maps the old file keeps it
         if not (entry / DONE).exists():
@@ -109,7 +109,27 @@ def _resumable(entry: Path, shape: tuple[int, int]) -> int:
     return done if array.shape == shape and array.dtype == np.float32 and 0 < done <= len(array) else 0
 
 
-def _is_whole(entry: Path) -> bool:
+def lock_of(entry: Path) -> Path:
+    """Name the lock of an entry.
+
+    Args:
+        entry: its folder.
+
+    Returns:
+        A file beside it.
+    """
+    return entry.with_name(f"{entry.name}.lock")
+
+
+def is_whole(entry: Path) -> bool:
+    """Compare features with their checksum.
+
+    Args:
+        entry: their folder.
+
+    Returns:
+        Whether they are what was written.
+    """
     try:
         return bool(json.loads((entry / DONE).read_text())["sha256"] == _checksum(entry / ARRAY))
     except (OSError, ValueError, LookupError, TypeError):

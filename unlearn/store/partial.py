@@ -37,7 +37,7 @@ def read_state(path: Path, device: torch.device) -> Any:
     if not path.exists():
         return None
     content = path.read_bytes()
-    if digest(content[SUM:]).encode() == content[:SUM]:
+    if _sound(content):
         try:
             return from_bytes(content[SUM:], device)
         except Damaged as error:  # written by another version of torch, say
@@ -45,3 +45,19 @@ def read_state(path: Path, device: torch.device) -> Any:
     logger.warning("store: %s is damaged; starting from the beginning", path)
     path.unlink()
     return None
+
+
+def is_whole(path: Path) -> bool:
+    """Compare a state with its checksum.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Whether it is what was written.
+    """
+    return _sound(path.read_bytes())
+
+
+def _sound(content: bytes) -> bool:
+    return digest(content[SUM:]).encode() == content[:SUM]

@@ -1,0 +1,22 @@
+"""What a sweep would cost, before it starts."""
+
+import re
+
+import pytest
+
+from unlearn.pipeline import plan
+from unlearn.pipeline.sweep import Point
+
+METHODS = ("single_gradient", "amnesiac", "finetune", "krylov")
+
+
+@pytest.mark.parametrize(("room", "trainings"), [(64, 2), (0, 2 * 3)], ids=["views", "no room for views"])
+def test_trainings_are_those_that_runs_do(tiny, tmp_path, capsys, room, trainings):
+    """Two seeds; as `test_methods_share_what_is_trained` counts them."""
+    options = ("model=mlp", "store.enabled=true", f"store.root={tmp_path / 'store'}", f"store.trajectory_mb={room}")
+    configs = [tiny(*options, f"method={method}", f"seed={seed}") for method in METHODS for seed in (0, 1)]
+    plan.show(configs, [Point(str(place), []) for place in range(len(configs))], tmp_path / "sweep")
+    told = capsys.readouterr().out
+    assert re.search(rf"trainings after sharing.*\s{trainings}\s", told), told
+    assert not (tmp_path / "sweep").exists()
+    assert not (tmp_path / "store").exists()
