@@ -19,7 +19,7 @@ COLUMNS = ("text", "category", "movie_name")
 
 @dataclass(frozen=True)
 class RottenTomatoes:
-    """12,808 snippets of 1,449 films: label 0 is rotten, 1 fresh. Plots, null texts and repeated texts are left out.
+    """12,752 snippets of films: label 0 is rotten, 1 fresh. Plots, null texts and repeated texts are left out.
 
     Split by film, so that none is on both sides: films are shuffled by `split_seed` and put to the test part until it
     holds `test_share` of the snippets.

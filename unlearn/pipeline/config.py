@@ -21,7 +21,7 @@ class Conventions:
     sigma: str = MISSING  # largest_magnitude | sqrt_signed
     hessian_mode: str = MISSING  # train | eval
     hessian_samples_from: str = MISSING  # random | first
-    headline_error: str = MISSING  # which unlearning error the table and the figures lead with
+    headline_error: str = MISSING  # which unlearning error tables lead with
     gradient_at: str = MISSING  # initial | first | current | checkpoint
     correction: str = MISSING  # momentum_aware | plain
     momentum: float = MISSING
