@@ -25,9 +25,9 @@ from unlearn.store.entries import key_of
 from unlearn.train.learner import Learner
 from unlearn.train.loop import train
 from unlearn.train.recording import Recording, Trained
+from unlearn.values.beside import BESIDE
 
 STEPS = 12  # timed; the first two, in which libraries warm up, do not count
-BESIDE = ("logger", "figures", "store", "checkpoint", "method", "hydra")
 SIZES = ("dataset", "model", "device", "threads")  # points that agree on these take steps of one length
 
 
@@ -97,7 +97,7 @@ def training_of(job: DictConfig) -> str:
         A key. Without a store every point has its own.
     """
     resolved = cast(dict[str, Any], OmegaConf.to_container(job, resolve=True))
-    parts: dict[str, Any] = {key: value for key, value in resolved.items() if key not in BESIDE}
+    parts: dict[str, Any] = {key: value for key, value in resolved.items() if key not in (*BESIDE, "method")}
     parts.pop("conventions")  # what it sets stands where it takes effect
     parts["eval"] = job.conventions.eval_after_measuring
     method = build(job.method, "method")

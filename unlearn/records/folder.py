@@ -17,12 +17,12 @@ import yaml
 from safetensors.torch import save
 from torch import Tensor
 
+from unlearn.values.beside import BESIDE
 from unlearn.values.errors import UserError
 from unlearn.values.measurement import COLUMNS, Measurement
 
 RUN_MARKS = ("summary.json", "steps.csv")
 logger = logging.getLogger(__name__)
-BESIDE = ("logger", "figures", "store", "checkpoint", "hydra")  # parts of a config that change no number
 
 
 @dataclass(frozen=True)

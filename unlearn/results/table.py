@@ -8,8 +8,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from scipy.special import stdtrit
 
-from unlearn.records.folder import BESIDE
 from unlearn.results.collect import STATUSES, Collected
+from unlearn.values.beside import BESIDE
 
 APART = ("seed", *BESIDE)  # seeds are averaged over; how a run is shown and kept is no setting of the experiment
 QUANTITIES = {
