@@ -15,7 +15,9 @@ class Measurement:
     step: int = _column("steps", "t, recorded steps that M has taken")
     epoch: int = _column("epochs", "epoch of the last of them, from 0")
     lr: float = _column("", "learning rate of the last step")
-    visits: int = _column("steps", "how many of the steps so far held a forgotten point: m, where a whole batch is forgotten")
+    visits: int = _column(
+        "steps", "how many of the steps so far held a forgotten point: m, where a whole batch is forgotten"
+    )
     loss: float = _column("nats", "training loss of M on the last batch, penalty included, before the step")
     sigma: float | None = _column("loss/weight^2", "largest singular value of the Hessian of the training loss at w_t")
     sigma_error: float | None = _column(
