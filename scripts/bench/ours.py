@@ -25,6 +25,7 @@ from unlearn.values.measurement import Measurement
 
 MOST = 200  # products of a tight Lanczos
 TAG = "bench: "  # of the lines that the parent reads
+READY = "{}"  # the first of them
 
 
 def ready(world: World, steps: int, *more: str) -> Prepared:
@@ -53,8 +54,8 @@ def measured(prepared: Prepared, states: Path | None = None) -> Iterator[dict[st
             step = next(steps, None)
         if step is None:
             return
-        recording.observe(step, original)
         with seconds("measure"):
+            recording.observe(step, original)
             look = measurer.look(step, trained)
             with seconds("unlearn"):
                 unlearned = prepared.method.unlearn(trained)
@@ -118,10 +119,11 @@ def last_two(prepared: Prepared) -> list[Learner]:
 
 
 def main() -> None:
-    """Take one measured step for every line on stdin."""
+    """Say that it is ready, then take one measured step for every line on stdin."""
     job = json.loads(sys.argv[1])
     prepared = ready(World(**job["world"]), job["steps"], *job["overrides"])
     rows = measured(prepared, None if job["states"] is None else Path(job["states"]))
+    print(TAG + READY, flush=True)
     for _ in sys.stdin:
         print(TAG + json.dumps(next(rows, None)), flush=True)
 

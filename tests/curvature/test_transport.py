@@ -99,6 +99,21 @@ def test_whole_batches_and_points_of_a_batch_are_folded_apart():
     assert folded[1].jump is None
 
 
+def test_visits_that_share_a_vector_are_carried_as_one():
+    plan = recipe(quadratic(), epochs=KEPT + 2, momentum=0.9, **UNIT)
+    m, visits = learner(), Visits(plan)
+    for step in train(plan, [m], []):
+        if step.batch.is_visit:
+            visits.observe(step, m)
+    flow, folded = Flow([0.05] * 40, 0.9, 0.0), visits.all()
+    apart = [Visit(each.step, each.whole, each.push.clone(), each.jump.clone()) for each in folded]
+    one, other = (Removal(None, each, flow) for each in (folded, apart))
+    assert len(one.parts) == 2
+    assert len(other.parts) == 2 * (KEPT + 2)
+    assert torch.allclose(one.flat().d, other.flat().d, atol=1e-14)
+    assert torch.allclose(carried(plan, one, 5), carried(plan, other, 5), atol=1e-13)
+
+
 def test_bounds():
     flow = Flow([0.1] * 50, 0.0, 0.0)
     eigenvalues = np.array([-100.0, -0.1, 1.0, 15.0, 1000.0])

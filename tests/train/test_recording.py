@@ -1,8 +1,10 @@
+from itertools import combinations
+
 import pytest
 import torch
 
 from tests.worlds import learner, quadratic, recipe
-from unlearn.train.loop import removal_gradient, train
+from unlearn.train.loop import train
 from unlearn.train.recording import RECORDS, Recording, check_records, vectors_needed
 from unlearn.values.errors import UserError
 
@@ -56,20 +58,49 @@ def test_an_epoch_is_one_pass_however_the_points_meet_in_batches():
     assert recording.plain == pytest.approx(6 * 0.05)
 
 
-def test_points_in_the_tail_that_the_first_epoch_drops():
-    world = quadratic(size=11)
-    for point in range(11):
-        plan = recipe(world, epochs=4, order="shuffle_each_epoch", forget=(point,), drop_last=True)
-        seen = [sum(batch.is_visit for batch in plan.schedule.epoch(epoch)) for epoch in range(4)]
-        recording, _ = record(plan, "initial_gradient", "checkpoint_gradients")
-        assert recording.plain == pytest.approx(sum(seen) * 0.05)
-        if seen[0] == 0 < sum(seen):
-            break
-    else:
-        pytest.fail("no point is dropped in the first epoch")
-    expected = removal_gradient(plan, learner(), recording.first_pass)
-    assert bool(expected.any())
-    assert torch.equal(recording.initial_gradient, expected)
+def at_start(plan, points):
+    """The gradient at w_0 that the removal of points takes out of their batches of three."""
+    world = plan.objective
+    return sum((world.a @ learner().weights - world.b[point] for point in points), torch.zeros(5)) / 3
+
+
+def test_points_that_an_epoch_drops_are_added_when_they_first_take_part():
+    world, found = quadratic(size=11, renormalise="batch_size"), set()
+    for pair in combinations(range(11), 2):
+        plan = recipe(world, epochs=4, order="shuffle_each_epoch", forget=pair, drop_last=True)
+        seen = [[set(pair) & set(batch.indices.tolist()) for batch in plan.schedule.epoch(epoch)] for epoch in range(4)]
+        firsts = frozenset.union(*(frozenset(points) for points in seen[0]))
+        found.add(len(firsts))
+        recording, _ = record(plan, "initial_gradient")
+        assert recording.seen == set(pair)
+        assert torch.allclose(recording.initial_gradient, at_start(plan, pair))
+        visits = sum(len(points) for epoch in seen for points in epoch)
+        assert recording.plain == pytest.approx(visits / 2 * 0.05)
+    assert found == {0, 1, 2}  # else this shows nothing
+
+
+def test_what_was_not_seen_yet_is_in_no_gradient():
+    world = quadratic(renormalise="batch_size")
+    plan = recipe(world, epochs=1, order="as_stored", forget=(0, 7), max_steps=2)  # of four steps
+    recording, weights = record(plan, "initial_gradient", "first_gradient", "checkpoint_gradients")
+    assert recording.seen == {0}
+    assert recording.plain == pytest.approx(0.05)
+    assert torch.allclose(recording.initial_gradient, at_start(plan, [0]))
+    first = (world.a @ weights[1] - world.b[0]) / 3
+    assert torch.allclose(recording.first_gradient, first)
+    assert torch.allclose(recording.checkpoint_correction, 0.05 * at_start(plan, [0]))
+
+
+def test_scattered_points_at_checkpoints():
+    world = quadratic(renormalise="batch_size")
+    plan = recipe(world, epochs=2, order="as_stored", forget=(0, 7))  # steps 0 and 2, then 4 and 6
+    recording, weights = record(plan, "checkpoint_gradients", every=4)
+
+    def gradient(points, w):
+        return sum(world.a @ w - world.b[point] for point in points) / 3
+
+    expected = 0.05 * (gradient((0, 7), weights[0]) + gradient((0, 7), weights[4]))
+    assert torch.allclose(recording.checkpoint_correction, expected)
 
 
 def test_the_momentum_factor_in_closed_form():

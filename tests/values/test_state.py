@@ -5,15 +5,19 @@ import torch
 from tests.worlds import learner, quadratic, recipe
 from unlearn.store.files import from_bytes, to_bytes
 from unlearn.train.learner import Learner
+from unlearn.train.loop import train
 from unlearn.train.recording import Recording
-from unlearn.train.visits import Summed, Visits
+from unlearn.train.visits import KEPT, Summed, Visits
 from unlearn.values.state import frozen, pack, unpack
 
 
 def test_a_recording_comes_back():
-    plan = recipe(quadratic(), forget=(0, 1, 2), unit=0, momentum=0.9)
+    plan = recipe(quadratic(), epochs=KEPT + 2, forget=(0, 1, 2), unit=0, momentum=0.9)
     records = frozenset({"initial_gradient", "visits", "updates"})
-    recording = Recording.start(plan, learner(), records, 3)
+    m = learner()
+    recording = Recording.start(plan, m, records, 3)
+    for step in train(plan, [m], []):
+        recording.observe(step, m)
     state = from_bytes(to_bytes(pack(recording, ("recipe",))), torch.device("cpu"))
     from unlearn.values.schedule import Batch
 
@@ -23,7 +27,13 @@ def test_a_recording_comes_back():
     assert back.records == records
     assert back.initial_gradient.equal(recording.initial_gradient)
     assert back.initial.weights.equal(recording.initial.weights)
-    assert len(back.first_pass) == len(recording.first_pass)
+    assert len(back.first_pass) == len(recording.first_pass) == 1
+    assert back.seen == recording.seen == {0, 1, 2}
+    assert back.update_sum.equal(recording.update_sum)
+    for one, other in zip(back.visited.all(), recording.visited.all(), strict=True):
+        assert (one.step, one.whole) == (other.step, other.whole)
+        assert one.push.equal(other.push)
+        assert one.jump.equal(other.jump)
 
 
 def test_frozen_copies_what_changed_and_shares_the_rest():

@@ -93,10 +93,10 @@ class Removal:
 
     @property
     def parts(self) -> list[Tensor]:
-        """List the vectors: d and u as they were, then each visit's push and jump; what is None is left out."""
+        """List the vectors: d and u as they were, then each visit's push and jump; what visits share stands once."""
         listed = [] if self.before is None else [self.before.d, self.before.u]
         listed += [part for visit in self.visits for part in (visit.push, visit.jump)]
-        return [part for part in listed if part is not None]
+        return list({id(part): part for part in listed if part is not None}.values())
 
     def responses(self, curvature: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Run the recursion of two numbers, once for each eigenvalue and each vector.
@@ -107,29 +107,25 @@ class Removal:
         Returns:
             What a unit of each part becomes in d and in u, each of shape (k, parts).
         """
-        flow = self.flow
-        d, u = np.zeros((2, len(curvature), len(self.parts)))
+        flow, column = self.flow, {id(part): place for place, part in enumerate(self.parts)}
+        d, u = np.zeros((2, len(curvature), len(column)))
         pull = (curvature + flow.weight_decay)[:, None]
-        part = 0
         if self.before is not None:
-            d[:, 0] = 1
-            part = 1
+            d[:, column[id(self.before.d)]] = 1
             if self.before.u is not None:
-                u[:, 1] = 1
-                part = 2
+                u[:, column[id(self.before.u)]] = 1
         place = flow.start
         for visit in self.visits:
             d, u = _carry(d, u, pull, flow, place, visit.step)
             lr = flow.rates[visit.step - flow.start]
             if visit.whole:
-                d[:, part] -= lr
+                d[:, column[id(visit.push)]] -= lr
                 if visit.jump is not None:
-                    u[:, part + 1] += 1
+                    u[:, column[id(visit.jump)]] += 1
             else:
                 u = flow.momentum * u + pull * d
-                u[:, part] += 1
+                u[:, column[id(visit.push)]] += 1
                 d = d - lr * u
-            part += 1 if visit.jump is None else 2
             place = visit.step + 1
         return _carry(d, u, pull, flow, place, flow.start + len(flow.rates))
 
@@ -179,10 +175,7 @@ def entries(coordinates: Sequence[Callable[[Tensor], Tensor]], removals: Sequenc
     """
     found = []
     for enter, removal in zip(coordinates, removals, strict=True):
-        parts = removal.parts
-        known = {id(part): part for part in parts}  # many visits may share one vector
-        entered = {key: enter(part).numpy() for key, part in known.items()}
-        found.append(np.stack([entered[id(part)] for part in parts], axis=1))
+        found.append(np.stack([enter(part).numpy() for part in removal.parts], axis=1))
     return _padded(found)
 
 

@@ -11,8 +11,9 @@ undoes the first-order part of what the forget set did in m visits. Three deviat
 - under momentum mu the effect of a visit at step s is sum_{i=s..t} lr_i mu^(i-s), which tends to eta / (1 - mu);
 - for points of a batch the removal changes the step by the difference of two gradients (`removal_gradient`).
 
-Of a forget set that is scattered over several batches, the gradients are summed over an epoch, and a visit counts as
-the share of its points that the batch held: m is the number of epochs, however the points meet in batches.
+Of a forget set that is scattered over several batches, the gradients are summed over the batches in which its points
+took part for the first time, and a visit counts as the share of these points that it held: m is the number of epochs,
+however the points meet in batches.
 """
 
 from dataclasses import dataclass

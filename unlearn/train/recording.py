@@ -1,7 +1,6 @@
 """What training keeps for the methods. Memory does not grow with the steps but for what is listed as growing."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -17,7 +16,7 @@ from unlearn.values.schedule import Batch, Schedule
 # what can be recorded, and how many vectors of the size of the model it takes
 RECORDS = {
     "initial_gradient": "one",
-    "first_gradient": "one",
+    "first_gradient": "two",
     "updates": "one",
     "checkpoint_gradients": "two",
     "visits": "a bounded number",
@@ -67,18 +66,19 @@ class Recording:
         records: names of `RECORDS`.
         checkpoint_every: K, steps between checkpoints.
         initial: w_0 with its buffers.
-        first_pass: the batches of an epoch that hold a forgotten point: the first epoch that has any.
+        first_pass: the visits at which forgotten points took part for the first time; all others are in `kept` there.
+        seen: these points.
         steps: t, how many steps M has taken.
         visits: how many of them held a forgotten point.
         retained: how many points M' has been trained on.
         rate_sum: sum of lr over all steps so far.
-        plain: sum over visits of p * lr, its first-order effect under plain SGD, with p how many of the forgotten
-            points it held, as a share of those in the first pass: an epoch adds up to one pass, whatever its batches.
-        momentum_aware: sum over visits s of p * sum_{i=s..t} lr_i mu^(i-s), its effect by step t under momentum mu.
-        initial_gradient: of the removal at w_0, summed over the first pass.
+        plain_sum: sum over visits of n * lr, n the forgotten points that it held.
+        aware_sum: sum over visits s of n * sum_{i=s..t} lr_i mu^(i-s).
+        initial_gradient: of the removal at w_0, summed over the first pass; None before it.
         first_gradient: the same at w_1, the weights just after the first visit.
         update_sum: sum over visits of w_{s+1} - w_s.
-        checkpoint_correction: sum over visits of p * lr * (removal gradient at the newest checkpoint before it).
+        checkpoint_correction: sum over visits of lr * (its removal gradient at the newest checkpoint before it); after
+            the first pass, of the first pass's gradient there times n over its points.
         visited: what each visit did to M.
         carried: what has become of the removals.
         checkpoints: weights every K steps, on the CPU.
@@ -89,12 +89,13 @@ class Recording:
     records: frozenset[str]
     checkpoint_every: int
     first_pass: list[Batch] = field(default_factory=list)
+    seen: frozenset[int] = frozenset()
     steps: int = 0
     visits: int = 0
     retained: int = 0
     rate_sum: float = 0.0
-    plain: float = 0.0
-    momentum_aware: float = 0.0
+    plain_sum: float = 0.0
+    aware_sum: float = 0.0
     initial_gradient: Tensor | None = None
     first_gradient: Tensor | None = None
     update_sum: Tensor | None = None
@@ -103,6 +104,7 @@ class Recording:
     carried: Carried | None = None
     checkpoints: list[Tensor] = field(default_factory=list)
     _carried: float = 0.0
+    _second: Learner | None = None
     _checkpoint: Learner | None = None
     _checkpoint_gradient: Tensor | None = None
 
@@ -117,16 +119,11 @@ class Recording:
             checkpoint_every: K, steps between checkpoints.
 
         Returns:
-            A recording with the gradient at w_0 taken, where asked for.
+            A recording of nothing.
         """
         start = Learner.start(initial.weights, initial.buffers)
         self = cls(recipe, start, records, checkpoint_every)
-        if recipe.schedule.forget:  # an epoch has no visit where all forgotten points are in the tail that it drops
-            passes = (_visits(recipe.schedule.epoch(epoch)) for epoch in range(recipe.schedule.epochs))
-            self.first_pass = next(filter(None, passes), [])
         zeros = torch.zeros_like(initial.weights)
-        if "initial_gradient" in records:
-            self.initial_gradient = removal_gradient(recipe, start, self.first_pass)
         if "updates" in records:
             self.update_sum = zeros.clone()
         if "visits" in records:
@@ -136,6 +133,16 @@ class Recording:
         if "checkpoint_gradients" in records:
             self._checkpoint, self.checkpoint_correction = start, zeros.clone()
         return self
+
+    @property
+    def plain(self) -> float:
+        """How many times lr the gradient of the first pass has moved the weights by, to first order under plain SGD."""
+        return self.plain_sum / len(self.seen) if self.seen else 0.0
+
+    @property
+    def momentum_aware(self) -> float:
+        """The same under momentum, by step t."""
+        return self.aware_sum / len(self.seen) if self.seen else 0.0
 
     def flow(self, start: int = 0) -> Flow:
         """Describe the SGD so far, for carrying removals through it.
@@ -161,13 +168,13 @@ class Recording:
         self.rate_sum += step.lr
         self.steps = step.taken
         self.retained += len(step.batch.kept)
-        share = _forgotten([step.batch]) / _forgotten(self.first_pass) if step.batch.is_visit else 0.0
-        self._carried = momentum * self._carried + share
-        self.momentum_aware += step.lr * self._carried
+        points = len(step.batch.indices) - len(step.batch.kept)
+        self._carried = momentum * self._carried + points
+        self.aware_sum += step.lr * self._carried
         if step.batch.is_visit:
             self.visits += 1
-            self.plain += step.lr * share
-            self._observe_visit(step, original, share)
+            self.plain_sum += step.lr * points
+            self._observe_visit(step, original)
         if step.taken % self.checkpoint_every == 0:
             if "checkpoints" in self.records:
                 self.checkpoints.append(original.weights.to("cpu", copy=True))
@@ -175,9 +182,11 @@ class Recording:
                 self._checkpoint = Learner.start(original.weights, original.buffers)
                 self._checkpoint_gradient = None
 
-    def _observe_visit(self, step: Step, original: Learner, share: float) -> None:
-        if "first_gradient" in self.records and self.first_gradient is None:
-            self.first_gradient = removal_gradient(self.recipe, original, self.first_pass)
+    def _observe_visit(self, step: Step, original: Learner) -> None:
+        fresh = self._fresh(step.batch)
+        if fresh is not None:
+            self.first_pass.append(fresh)
+            self._observe_first(fresh, original)
         if self.visited is not None:
             self.visited.observe(step, original)
         if self.carried is not None:
@@ -185,17 +194,42 @@ class Recording:
         if self.update_sum is not None:
             self.update_sum.add_(original.velocity, alpha=-step.lr)
         if self.checkpoint_correction is not None and self._checkpoint is not None:
-            if self._checkpoint_gradient is None:
-                self._checkpoint_gradient = removal_gradient(self.recipe, self._checkpoint, self.first_pass)
-            self.checkpoint_correction.add_(self._checkpoint_gradient, alpha=step.lr * share)
+            gradient, share = self._at_checkpoint(step.batch, fresh)
+            self.checkpoint_correction.add_(gradient, alpha=step.lr * share)
 
+    def _fresh(self, batch: Batch) -> Batch | None:
+        """Give a visit with only those points forgotten that were not before; None where there are none."""
+        if len(self.seen) == len(self.recipe.schedule.forget):
+            return None
+        gone = set(batch.indices.tolist()) - set(batch.kept.tolist())
+        new = gone - self.seen
+        self.seen |= new
+        if new == gone:
+            return batch
+        kept = torch.tensor([point for point in batch.indices.tolist() if point not in new], dtype=torch.int64)
+        return replace(batch, kept=kept) if new else None
 
-def _visits(batches: Sequence[Batch]) -> list[Batch]:
-    return [batch for batch in batches if batch.is_visit]
+    def _observe_first(self, fresh: Batch, original: Learner) -> None:
+        if "initial_gradient" in self.records:
+            self.initial_gradient = self._more(self.initial_gradient, self.initial, fresh)
+        if "first_gradient" in self.records:
+            if self._second is None:
+                self._second = Learner.start(original.weights, original.buffers)
+            self.first_gradient = self._more(self.first_gradient, self._second, fresh)
 
+    def _more(self, gradient: Tensor | None, at: Learner, fresh: Batch) -> Tensor:
+        more = removal_gradient(self.recipe, at, [fresh])
+        return more if gradient is None else gradient.add_(more)
 
-def _forgotten(batches: Sequence[Batch]) -> int:
-    return sum(len(batch.indices) - len(batch.kept) for batch in batches)
+    def _at_checkpoint(self, batch: Batch, fresh: Batch | None) -> tuple[Tensor, float]:
+        assert self._checkpoint is not None
+        if fresh is batch:
+            gradient = removal_gradient(self.recipe, self._checkpoint, [batch])
+            self._checkpoint_gradient = gradient if len(self.first_pass) == 1 else None
+            return gradient, 1.0
+        if self._checkpoint_gradient is None or fresh is not None:
+            self._checkpoint_gradient = removal_gradient(self.recipe, self._checkpoint, self.first_pass)
+        return self._checkpoint_gradient, (len(batch.indices) - len(batch.kept)) / len(self.seen)
 
 
 @dataclass(frozen=True)
