@@ -72,6 +72,11 @@ class Cifar:
         """What may be drawn for a training image."""
         return Augmentation(self.augmentation, padding=4)
 
+    @property
+    def seeded(self) -> bool:
+        """Whether the seed chooses points."""
+        return self.train_size is not None
+
     def load(self, seed: int) -> Data:
         """Read the images; a file that is missing, damaged or of another layout is a `UserError` that names it.
 

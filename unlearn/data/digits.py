@@ -39,6 +39,11 @@ class Digits:
         """What may be drawn for a training image."""
         return Augmentation(self.augmentation, padding=1)
 
+    @property
+    def seeded(self) -> bool:
+        """Whether the seed chooses points."""
+        return self.train_size is not None
+
     def load(self, seed: int) -> Data:
         """Read the images.
 

@@ -52,6 +52,11 @@ class Imdb:
         """Nothing is drawn for a text."""
         return Augmentation()
 
+    @property
+    def seeded(self) -> bool:
+        """Whether the seed chooses points."""
+        return self.train_size is not None or self.test_size is not None
+
     def load(self, seed: int) -> Texts:
         """Read the reviews; what is missing or damaged is a `UserError` that names it.
 

@@ -50,6 +50,11 @@ class RottenTomatoes:
         """Nothing is drawn for a text."""
         return Augmentation()
 
+    @property
+    def seeded(self) -> bool:
+        """Whether the seed chooses points."""
+        return self.train_size is not None
+
     def load(self, seed: int) -> Texts:
         """Read and split the snippets.
 

@@ -130,6 +130,11 @@ class Dataset(Protocol):
         """What may be drawn for a training point."""
         ...
 
+    @property
+    def seeded(self) -> bool:
+        """Whether `load` depends on its seed; where not, runs of several seeds share what it gave."""
+        ...
+
     def load(self, seed: int) -> Data | Texts:
         """Read both parts; the seed chooses the points of `dataset.train_size`."""
         ...

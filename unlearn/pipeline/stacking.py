@@ -147,10 +147,8 @@ def stacks(configs: Sequence[DictConfig], most: int) -> tuple[list[dict[int, Poi
         try:
             with outcome.seconds("prepare"):
                 OmegaConf.resolve(cfg)
-                # without a subset the data does not depend on the seed
-                drawn = any(cfg.dataset.get(key) is not None for key in ("train_size", "test_size"))
-                seed = cfg.seed if drawn else None
                 settings = plain(cfg)
+                seed = cfg.seed if make(cfg.dataset, "dataset").seeded else None
                 # texts are loaded as what the model makes of them
                 data = json.dumps([settings["dataset"], settings["model"], seed, settings["device"]])
                 prepared = prepare(cfg, loaded.get(data), make)
