@@ -122,10 +122,13 @@ def test_a_pooler_that_is_not_in_the_file_is_not_made_up(tmp_path):
 
 def test_positions_bound_the_length(folder, tmp_path):
     assert longest(folder) == 16
-    (tmp_path / "config.json").write_text(
-        json.dumps({"model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": 1})
-    )
-    assert longest(tmp_path) == 512
+    for settings, most in (
+        ({"model_type": "roberta", "pad_token_id": 1}, 512),
+        ({"model_type": "mpnet"}, 512),
+        ({"model_type": "bert", "pad_token_id": None}, 514),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps({**settings, "max_position_embeddings": 514}))
+        assert longest(tmp_path) == most
 
 
 def test_an_encoder_that_is_not_there_is_named(monkeypatch, folder):

@@ -121,6 +121,12 @@ def test_other_names_are_matched_by_order(path: Path) -> None:
     assert_loaded(module, trained())
 
 
+def test_other_names_in_a_file_without_order(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_file({f"net.{name}": entry for name, entry in trained().items()}, path)
+    assert "'net.0.weight', which the model does not, and .safetensors keeps no order" in refused(path, build(seed=1))
+
+
 def test_counters_on_the_file_side_alone_are_left_out(path: Path) -> None:
     module = nn.Sequential(nn.Linear(2, 2))
     linear = {"fc.weight": torch.ones(2, 2), "fc.num_batches_tracked": torch.tensor(4), "fc.bias": torch.ones(2)}
@@ -210,6 +216,11 @@ def test_numbers_that_are_not_finite(path: Path, value: float) -> None:
 def test_tensors_of_other_sorts(path: Path, bias: Tensor) -> None:
     torch.save({**trained(), "9.bias": bias}, path)
     assert refused(path, build(seed=1)) == "its '9.bias' is not a plain tensor of real numbers"
+
+
+def test_quantised_weights_are_not_taken_without_their_scale(path: Path) -> None:
+    torch.save({**trained(), "9.bias": torch.ones(3, dtype=torch.int8)}, path)
+    assert refused(path, build(seed=1)) == "its '9.bias' holds torch.int8, not floating-point numbers"
 
 
 @pytest.mark.parametrize(

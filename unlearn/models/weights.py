@@ -39,7 +39,8 @@ def load_weights(module: nn.Module, path: str) -> None:
     """Replace all of a module's parameters and buffers, or none where anything is wrong.
 
     Entries are matched by name where both sides have the same names, else by their order in the state dict, where
-    every shape agrees. BatchNorm's `num_batches_tracked` is neither asked for nor loaded.
+    every shape agrees; a safetensors file keeps no order. BatchNorm's `num_batches_tracked` is neither asked for nor
+    loaded.
 
     Args:
         module: receives the values, in its own dtype and on its own device.
@@ -51,7 +52,8 @@ def load_weights(module: nn.Module, path: str) -> None:
     """
     own = module.state_dict()
     try:
-        matched = _match(_uncounted(own), _uncounted(_unwrapped(_state_dict(_read(Path(path))))))
+        given = _uncounted(_unwrapped(_state_dict(_read(Path(path)))))
+        matched = _match(_uncounted(own), given, ordered=not path.lower().endswith(".safetensors"))
         values = {name: _converted(theirs, tensor, own[name]) for name, (theirs, tensor) in matched.items()}
     except UserError as error:
         raise UserError(f"model.weights={path}: {error}") from error
@@ -111,10 +113,15 @@ def _kind(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def _match(own: dict[str, Tensor], given: dict[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
+def _match(own: dict[str, Tensor], given: dict[str, Tensor], *, ordered: bool) -> dict[str, tuple[str, Tensor]]:
     """Pair each own name with the entry of the file that belongs to it."""
     if own.keys() == given.keys():
         pairs = {name: name for name in own}
+    elif len(own) == len(given) and not ordered:
+        other = min(given.keys() - own.keys())
+        raise UserError(
+            f"has {other!r}, which the model does not, and .safetensors keeps no order to go by; give a .pt"
+        )
     elif len(own) == len(given):
         pairs = dict(zip(own, given, strict=True))
     else:
@@ -132,6 +139,8 @@ def _match(own: dict[str, Tensor], given: dict[str, Tensor]) -> dict[str, tuple[
 def _converted(name: str, tensor: Tensor, own: Tensor) -> Tensor:
     if tensor.is_complex() or tensor.is_quantized or tensor.is_meta or tensor.layout is not torch.strided:
         raise UserError(f"its {name!r} is not a plain tensor of real numbers")
+    if own.is_floating_point() and not tensor.is_floating_point():  # quantised, say: its scale would be lost
+        raise UserError(f"its {name!r} holds {tensor.dtype}, not floating-point numbers")
     value = tensor.to(dtype=own.dtype)
     # after the conversion: a large float64 is infinite in float32
     if not value.isfinite().all():
