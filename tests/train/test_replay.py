@@ -8,7 +8,7 @@ from torch import nn
 
 from tests.worlds import classifier
 from unlearn.models.network import Network
-from unlearn.penalties import SDPenalty
+from unlearn.penalties import L2Penalty, SDPenalty
 from unlearn.train import replay
 from unlearn.train.learner import Learner, Momentum
 from unlearn.train.loop import Recipe, train
@@ -21,10 +21,10 @@ CUDA = torch.device("cuda")
 LAYERS = [nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 6, 2, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten()]
 
 
-def trained(forget, unit, arithmetic):
+def trained(forget, unit, arithmetic, penalty):
     torch.manual_seed(0)
     module = nn.Sequential(*LAYERS, nn.Linear(54, 3))
-    objective = classifier(module=module, penalty=SDPenalty("sd", 2.0, "none"), arithmetic=arithmetic)
+    objective = classifier(module=module, penalty=penalty, arithmetic=arithmetic)
     network = Network.of(objective.network.module.float().to(CUDA))
     objective = replace(objective, network=network, split=objective.split.to(CUDA))
     objective = replace(objective, split=replace(objective.split, inputs=objective.split.inputs.float()))
@@ -37,11 +37,14 @@ def trained(forget, unit, arithmetic):
 
 @pytest.mark.parametrize(("forget", "unit"), [(tuple(range(7)), 1), ((0, 5, 11), None), ((), None)])
 @pytest.mark.parametrize("arithmetic", ["float32", "bf16"])
-def test_replayed_steps_are_bit_for_bit_those_that_ran(monkeypatch, forget, unit, arithmetic):
+@pytest.mark.parametrize("penalty", [SDPenalty("sd", 2.0, "none"), L2Penalty("l2", 0.1, detached=False)])
+def test_replayed_steps_are_bit_for_bit_those_that_ran(monkeypatch, caplog, forget, unit, arithmetic, penalty):
+    caplog.set_level("INFO")
     torch.backends.cudnn.deterministic = True
-    replayed, losses = trained(forget, unit, arithmetic)
+    replayed, losses = trained(forget, unit, arithmetic, penalty)
+    assert "run without CUDA graphs" not in caplog.text
     monkeypatch.setattr(replay, "EAGER", 10**9)
-    plain, plain_losses = trained(forget, unit, arithmetic)
+    plain, plain_losses = trained(forget, unit, arithmetic, penalty)
     assert losses == plain_losses
     assert all(torch.equal(a, b) for a, b in zip(replayed, plain, strict=True))
 

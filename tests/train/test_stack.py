@@ -16,7 +16,6 @@ from unlearn.train.recording import Recording
 from unlearn.train.stack import Row, train_stacked
 from unlearn.train.stack_objective import StackedObjective
 from unlearn.values.errors import Diverged
-from unlearn.values.schedule import Schedule
 
 UNIT = {"forget": (0, 1, 2, 3, 4), "unit": 2}  # one whole batch of 5
 SCATTERED = {"forget": (0, 7, 9)}
@@ -147,9 +146,23 @@ def test_rows_with_training_sets_of_their_own():
         assert found[k].item() == pytest.approx(objective.loss(weights[k], {}, points[k]).item(), abs=1e-12)
 
 
+def test_a_row_without_a_penalty_is_not_hurt_by_what_the_penalty_of_large_logits_would_be():
+    objective = classifier(module=nn.Linear(4, 3))
+    penalties = [SDPenalty("sd", strength, "none") for strength in (0.0, 2.0)]
+    stack = StackedObjective.of([replace(objective, penalty=penalty) for penalty in penalties])
+    weights = torch.full((2, objective.network.layout.dim), 0.1, dtype=torch.float64)
+    weights[0, :4] = 1e200  # finite, and its square is not
+    points = torch.tensor([[0, 5], [3, 4]])
+    shares = torch.full((2, 2), 0.5, dtype=torch.float64)
+    assert bool(stack.losses(weights, points, shares).isfinite().all())
+    losses, gradients = stack.gradients(weights, points, shares)
+    assert bool(losses.isfinite().all())
+    assert bool(gradients.isfinite().all())
+
+
 def test_epochs_are_counted_as_the_schedule_does():
     objective = classifier(size=20)
     made = rows(objective, [Penalty("none")], {}, max_steps=6)
     taken = [step.steps[0].taken for step in train_stacked(made)]
     assert taken == list(range(1, 7))
-    assert isinstance(made[0].recipe.schedule, Schedule)
+    assert len(taken) == made[0].recipe.schedule.total_steps

@@ -9,6 +9,7 @@ Points are columns: with few classes, operations along the last dimension would 
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from unlearn.penalties import Penalty
@@ -52,7 +53,7 @@ class Head:
         """
         each = -logits.log_softmax(1).gather(1, self.labels[:, None])[:, 0]
         if bool(self.strengths.any()):
-            each = each + self.strengths[:, None] * self.penalty.each_of_columns(logits)
+            each = each + self._scaled(self.penalty.each_of_columns(logits))
         return (self.shares * each).sum(1)
 
     def slope(self, logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,8 +71,8 @@ class Head:
         slope.scatter_add_(1, labels, slope.new_full((), -1.0).expand(labels.shape))
         if bool(self.strengths.any()):
             penalty, its_slope = self.penalty.slope_of_columns(logits)
-            each.addcmul_(self.strengths[:, None], penalty)
-            slope.addcmul_(self.strengths[:, None, None], its_slope)
+            each.add_(self._scaled(penalty))
+            slope.add_(self._scaled(its_slope))
         return (self.shares * each).sum(1), slope.mul_(self.shares[:, None])
 
     def bend(self, logits: Tensor, along: Tensor) -> Tensor:
@@ -87,5 +88,9 @@ class Head:
         chances = logits.softmax(1)
         change = chances * (along - (chances * along).sum(1, keepdim=True))
         if bool(self.strengths.any()):
-            change.addcmul_(self.strengths[:, None, None], self.penalty.bend_of_columns(logits, along))
+            change.add_(self._scaled(self.penalty.bend_of_columns(logits, along)))
         return change.mul_(self.shares[:, None])
+
+    def _scaled(self, penalty: Tensor) -> Tensor:
+        strengths = self.strengths.view(-1, *[1] * (penalty.dim() - 1))
+        return torch.where(strengths == 0, 0.0, strengths * penalty)  # zero times what overflows is NaN

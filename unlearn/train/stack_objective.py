@@ -212,7 +212,8 @@ class StackedObjective:
         return inputs, Head(labels, shares, self.penalty, self.strengths[rows])
 
     def _of_weights(self, weights: Tensor, rows: slice | Tensor) -> Tensor:
-        return self.strengths[rows] * self.penalty.unit_of_rows(weights)
+        strengths = self.strengths[rows]
+        return torch.where(strengths == 0, 0.0, strengths * self.penalty.unit_of_rows(weights))
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
