@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -84,7 +85,11 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
         at_least(f"--{name.replace('_', '-')}", getattr(asked, name), 1)
     for name in ("steps", "row"):
         at_least(f"--{name}", getattr(asked, name), 2)
-    for override in asked.overrides:
+    for place, override in enumerate(asked.overrides):
+        name, _, value = override.partition("=")
+        if name == "model.weights" and Path(value).exists():  # the processes of a part run in folders of their own
+            override = f"{name}={Path(value).resolve()}"
+        asked.overrides[place] = override
         if override.lstrip("+~").startswith("pretraining"):
             raise UserError(f"--overrides {override}: the benchmark does not pretrain; start from model.weights=FILE")
     if asked.checks is not None:
@@ -101,7 +106,11 @@ def worlds(asked: argparse.Namespace, folder: Path) -> tuple[World, list[World]]
     """Give the network that is compared, and the small ones beside it."""
     more = tuple(asked.overrides)
     device = asked.device
-    small = [] if asked.no_small else [digits(name, *more, device=device) for name in ("cnn", "mlp")]
+    # what is said of the ResNet-18 and its images does not fit the digits
+    rest = [
+        each for each in more if asked.model != "resnet18" or not each.lstrip("+~").startswith(("model", "dataset"))
+    ]
+    small = [] if asked.no_small else [digits(name, *rest, device=device) for name in ("cnn", "mlp")]
     if asked.model != "resnet18":
         own = digits(asked.model, f"training.batch_size={asked.batch}", *more, device=device)
         return own, [own] if asked.config == "tiny" else [own, *(world for world in small if world.name != own.name)]
@@ -110,8 +119,8 @@ def worlds(asked: argparse.Namespace, folder: Path) -> tuple[World, list[World]]
     return images("resnet18", root, size, asked.batch, asked.threads, *more, device=device), small
 
 
-def measure(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Run the parts that were asked for."""
+def measure(asked: argparse.Namespace, folder: Path, keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Run the parts that were asked for; what is found is kept after each."""
     main, small = worlds(asked, folder)
     given, lr = [part for part in MORE_PARTS if part in asked.parts], f"optimizer.lr={asked.lr}"
     optimizers = [OPTIMIZERS[name] for name in asked.optimizers]
@@ -125,50 +134,50 @@ def measure(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
         },
         "settings": {name: str(value) for name, value in sorted(vars(asked).items()) if name not in ("out", "data")},
     }
+    found["settings"]["data"] = asked.data if asked.data == "synthetic" else "given"
     checkout = None if asked.reference is None else Checkout(asked.reference, asked.pyhessian)
-    if "step" in given:
-        found["step"] = compare(main, asked.steps, asked.samples, asked.lr, asked.truths, checkout, folder)
-    if "sigma" in given:
-        found["sigma"] = one_sigma(main, asked.steps, asked.samples, asked.rounds, lr)
-    if "floor" in given:
-        found["floor"] = [
+    runs = [(world, asked.small_samples, asked.checks or asked.row) for world in small]
+    if main not in small and (asked.config == "full" or not small):
+        runs.append((main, asked.row_samples, asked.checks or 5))
+    work: dict[str, Callable[[], Any]] = {
+        "step": lambda: compare(main, asked.steps, asked.samples, asked.lr, asked.truths, checkout, folder),
+        "sigma": lambda: one_sigma(main, asked.steps, asked.samples, asked.rounds, lr),
+        "floor": lambda: [
             against_floor(world, asked.rounds * (10 if world in small else 4), 20 if world in small else 1, lr, *more)
             for world in dict.fromkeys((main, *small))
             for more in optimizers
-        ]
-    if "products" in given:
-        runs = [(world, asked.small_samples, asked.checks or asked.row) for world in small]
-        if main not in small and (asked.config == "full" or not small):
-            runs.append((main, asked.row_samples, asked.checks or 5))
-        found["products"] = [
+        ],
+        "products": lambda: [
             products(
                 world, asked.row, folder / f"{world.name} {more[0]}", checks, lr, f"measure.hessian_samples={n}", *more
             )
             for world, n, checks in runs
             for more in optimizers
-        ]
-    if "growth" in given:
-        found["growth"] = [growth((small or [main])[0], 2 * asked.row, folder / "growth", lr)]
-    if "throughput" in given:
-        found["throughput"] = [
+        ],
+        "growth": lambda: [growth((small or [main])[0], 2 * asked.row, folder / "growth", lr)],
+        "throughput": lambda: [
             throughput(main, asked.rounds * 2, arithmetic, f"training.batch_size={batch}", lr)
             for batch in dict.fromkeys((asked.batch, LARGE_BATCH))
             for arithmetic in (ARITHMETICS if asked.device == "cuda" else ARITHMETICS[:1])
-        ]
-    if "needed" in given:
-        found["needed"] = [
+        ],
+        "needed": lambda: [
             needed(main, asked.steps, lr, f"measure.hessian_samples={asked.samples}", *OPTIMIZERS["sgd"])
-        ]
+        ],
+    }
+    for part in given:
+        found[part] = work[part]()
+        keep(found)
     return found
 
 
 def main(given: list[str] | None = None) -> dict[str, Any]:
     """Measure, print, write; returns what `bench.json` holds."""
     asked = arguments(given)
-    with TemporaryDirectory() as folder:
-        found = measure(asked, Path(folder))
     asked.out.mkdir(parents=True, exist_ok=True)
-    (asked.out / "bench.json").write_text(json.dumps(found, indent=1))
+    with TemporaryDirectory() as folder:
+        found = measure(
+            asked, Path(folder), lambda so_far: (asked.out / "bench.json").write_text(json.dumps(so_far, indent=1))
+        )
     report.show(found)
     if asked.markdown:
         (asked.out / "bench.md").write_text(report.markdown(found))

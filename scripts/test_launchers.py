@@ -36,7 +36,7 @@ def lacking(launcher: str) -> str | None:
     if launcher == "slurm" and not (shutil.which("sbatch") and "SLURM_CONF" in os.environ):
         return 'no Slurm: eval "$(scripts/local_slurm.sh up)"'
     if launcher == "ray" and importlib.util.find_spec("ray") is None:
-        return "no Ray: make test-ray"
+        return "no Ray: make .venv-ray/.installed, and run this with .venv-ray/bin/python"
     return None
 
 
@@ -50,7 +50,13 @@ def sweep(launcher: str, folder: Path, points: int, full: bool) -> tuple[float, 
     start = time.perf_counter()
     # Ray would write a token into the home folder
     done = subprocess.run(command, env={**os.environ, "RAY_AUTH_MODE": "disabled"}, capture_output=True, text=True)
-    return time.perf_counter() - start, "" if done.returncode == 0 else done.stderr.strip().splitlines()[-1]
+    return time.perf_counter() - start, _failure(done)
+
+
+def _failure(done: subprocess.CompletedProcess[str]) -> str:
+    if done.returncode == 0:
+        return ""
+    return (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
 
 
 def table(folder: Path) -> pd.DataFrame:

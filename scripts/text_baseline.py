@@ -17,11 +17,12 @@ from unlearn.pipeline.prepare import prepare
 from unlearn.pipeline.run import run
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
+QUIET = ("figures=false", "logger.mode=disabled", "device=cpu")  # scikit-learn wants the features on the CPU
 
 
 def compare(*overrides: str) -> dict[str, float]:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg: Any = compose("config", ["experiment=demo_text", "figures=false", "logger.mode=disabled", *overrides])
+        cfg: Any = compose("config", ["experiment=demo_text", *QUIET, *overrides])
     data = prepare(cfg).data
     labels, test_labels = data.train.labels.numpy(), data.test.labels.numpy()
     scores = {}

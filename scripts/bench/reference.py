@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import torchvision
 
-from bench.ours import TAG, peak_mb
+from bench.ours import READY, TAG, peak_mb
 from unlearn.values.errors import UserError
 
 SCRIPT = "Unlearning/correlation_verification.py"
@@ -92,6 +92,7 @@ class Watch:
             self.parts[self.section] = self.parts.get(self.section, 0.0) + now - self.since
         elif not self.taken:
             self.once = now - self.started
+            print(TAG + READY, flush=True)
         if name is None:
             self._report()
         elif self.section is None and (self.taken == self.steps or not sys.stdin.readline()):
@@ -156,7 +157,10 @@ def followed(watch: Watch) -> None:
 
 
 def main() -> None:
-    """Take one measured step for every line on stdin; the working directory is a new, empty folder."""
+    """Say that it is ready, then take one measured step for every line on stdin.
+
+    The working directory is a new, empty folder.
+    """
     job = json.loads(sys.argv[1])
     reference, here = Path(job["reference"]), Path.cwd()
     (here / "PyHessian").symlink_to(Path(job["pyhessian"]).resolve())

@@ -51,6 +51,7 @@ class Child:
                 stderr=errors,
                 text=True,
             )
+        self._row()  # it is ready: nothing else is timed while a process starts
 
     def __enter__(self) -> "Child":
         return self
@@ -66,10 +67,13 @@ class Child:
             UserError: the process died.
         """
         assert self.process.stdin is not None
-        assert self.process.stdout is not None
         if self.process.poll() is None:
             self.process.stdin.write("\n")
             self.process.stdin.flush()
+        return self._row()
+
+    def _row(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
         for line in self.process.stdout:
             if line.startswith(TAG):
                 row: dict[str, Any] = json.loads(line.removeprefix(TAG))
@@ -114,8 +118,10 @@ def compare(
             {**job, "batch": batch, "steps": steps, "threads": world.threads, "device": world.device},
         )
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in jobs}
-    children = {name: Child(module, job, folder / name, world.threads) for name, (module, job) in jobs.items()}
+    children: dict[str, Child] = {}
     try:
+        for name, (module, job) in jobs.items():
+            children[name] = Child(module, job, folder / name, world.threads)
         for _ in range(steps):
             for name, child in children.items():
                 rows[name].append(child.step())

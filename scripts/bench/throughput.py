@@ -37,7 +37,9 @@ def operations(world: World, *more: str) -> int:
 
 def throughput(world: World, rounds: int, arithmetic: str, *more: str) -> dict[str, Any]:
     """Train M and M' in step beside a plain loop, in one of the arithmetics of training."""
-    overrides = (*more, f"arithmetic={arithmetic}", "optimizer.momentum=0", "optimizer.weight_decay=0")
+    # whole batches, and M' takes each: as many points as are counted
+    whole = ("forget=none", "schedule.drop_last=true")
+    overrides = (*more, *whole, f"arithmetic={arithmetic}", "optimizer.momentum=0", "optimizer.weight_decay=0")
     found = against_floor(world, rounds, 10, *overrides)
     device = torch.device(world.device)
     return {

@@ -171,7 +171,9 @@ def test_a_watch_takes_each_moment_once(monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n\n"))
     for name in reference.SECTIONS.values():
         watch(name)
-    row = json.loads(capsys.readouterr().out.removeprefix("bench: "))
+    first, line = capsys.readouterr().out.splitlines()
+    assert json.loads(first.removeprefix("bench: ")) == {}
+    row = json.loads(line.removeprefix("bench: "))
     assert (row["moved"], row["v"], row["sigma"], row["step"]) == (2.0, 0.5, 3.0, 1)
     assert row["seconds"] == pytest.approx(sum(row["parts"].values()))
     with pytest.raises(reference.Finished):

@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
+import torch
 from torch import Tensor
 
 from unlearn.models.network import Buffers
 from unlearn.train.recording import Trained
-from unlearn.values.errors import Diverged, NotFinite
+from unlearn.values.errors import Diverged, NotFinite, UserError
 
 
 @dataclass(frozen=True)
@@ -64,11 +65,16 @@ def applied(method: Method, trained: Trained) -> Unlearned:
     Raises:
         Diverged: M'' is NaN or infinite somewhere, or was on the way; the message names the method, since M and M' are
             as they should be.
+        UserError: a GPU's memory is too small for the method.
     """
     try:
         done = method.unlearn(trained)
     except (Diverged, NotFinite):
         done = None
+    except torch.OutOfMemoryError:
+        advice = ": try a smaller method.chunk" if hasattr(method, "chunk") else ""
+        device = trained.original.weights.device
+        raise UserError(f"method={method.name}: does not fit the memory of {device}{advice}") from None
     if done is None or not bool(done.weights.isfinite().all()):
         advice = "try a smaller method.lr" if hasattr(method, "lr") else "no figure of it means anything"
         step = trained.recording.steps
