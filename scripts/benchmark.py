@@ -107,9 +107,8 @@ def worlds(asked: argparse.Namespace, folder: Path) -> tuple[World, list[World]]
     more = tuple(asked.overrides)
     device = asked.device
     # what is said of the ResNet-18 and its images does not fit the digits
-    rest = [
-        each for each in more if asked.model != "resnet18" or not each.lstrip("+~").startswith(("model", "dataset"))
-    ]
+    alone = ("model", "dataset") if asked.model == "resnet18" else ()
+    rest = [each for each in more if not each.lstrip("+~").startswith(alone)]
     small = [] if asked.no_small else [digits(name, *rest, device=device) for name in ("cnn", "mlp")]
     if asked.model != "resnet18":
         own = digits(asked.model, f"training.batch_size={asked.batch}", *more, device=device)

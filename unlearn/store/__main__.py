@@ -16,7 +16,7 @@ from rich.table import Table
 
 from unlearn.store import features, partial
 from unlearn.store.entries import checked, users_of
-from unlearn.store.files import Damaged
+from unlearn.store.files import Damaged, lock_of
 from unlearn.values.errors import UserError
 
 
@@ -59,10 +59,16 @@ def entries(root: Path) -> Iterator[Entry]:
             files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
             size = sum(file.stat().st_size for file in files)
             users = tuple(user for user in users_of(path) if (root / user).exists()) if path.is_dir() else ()
-            lock = root / ".locks" / f"{path.stem if stage.name == 'partial' else f'{stage.name}-{path.name}'}.lock"
-            if stage.name == "features":
-                lock = features.lock_of(path)
-            yield Entry(path, stage.name, lock, size, (now - path.stat().st_mtime) / 86400, users)
+            yield Entry(
+                path, stage.name, _lock(root, stage.name, path), size, (now - path.stat().st_mtime) / 86400, users
+            )
+
+
+def _lock(root: Path, stage: str, path: Path) -> Path:
+    if stage == "features":
+        return features.lock_of(path)
+    # a partial state is named by the stage and the key of its entry
+    return lock_of(root, *path.stem.split("-", 1)) if stage == "partial" else lock_of(root, stage, path.name)
 
 
 def damage(entry: Entry) -> str | None:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from unlearn.store.files import Damaged, digest, from_bytes, to_bytes, whole_folder, write_whole
+from unlearn.store.files import LOCKS, Damaged, digest, from_bytes, lock_of, to_bytes, whole_folder, write_whole
 from unlearn.store.partial import read_state, write_state
 from unlearn.values.errors import UserError
 
@@ -149,21 +149,16 @@ class Store:
         """
         return self.root / stage / key
 
-    def open(self) -> Path:
+    def open(self) -> None:
         """Make the store where there is none.
-
-        Returns:
-            The folder of its locks.
 
         Raises:
             UserError: it cannot be written.
         """
-        locks = self.root / ".locks"
         try:
-            locks.mkdir(parents=True, exist_ok=True)
+            (self.root / LOCKS).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"store.root={self.root}: cannot be written ({error.strerror or error})") from error
-        return locks
 
     @contextmanager
     def slot(self, stage: str, inputs: Mapping[str, Any]) -> Iterator[Slot]:
@@ -180,9 +175,9 @@ class Store:
             UserError: the store cannot be written.
         """
         folder = self.folder(stage, key_of(inputs))
-        locks = self.open()
+        self.open()
         try:
-            lock = FileLock(locks / f"{stage}-{folder.name}.lock")
+            lock = FileLock(lock_of(self.root, stage, folder.name))
             try:
                 lock.acquire(timeout=0)
             except Timeout:

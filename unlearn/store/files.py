@@ -13,6 +13,8 @@ import torch
 
 from unlearn.values.errors import UserError
 
+LOCKS = ".locks"  # in the root of a store
+
 
 class Damaged(Exception):
     """A stored file is missing, cut short, or not what was written."""
@@ -50,6 +52,20 @@ def from_bytes(content: bytes, device: torch.device) -> Any:
         return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
     except Exception as error:  # torch raises whatever its parsers do
         raise Damaged(str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+
+
+def lock_of(root: Path, stage: str, key: str) -> Path:
+    """Name the lock of an entry of a stage, which is that of its partial state too.
+
+    Args:
+        root: of the store.
+        stage: such as `pair`.
+        key: of the entry.
+
+    Returns:
+        A file in the folder of locks.
+    """
+    return root / LOCKS / f"{stage}-{key}.lock"
 
 
 def digest(content: bytes) -> str:

@@ -168,12 +168,11 @@ class Recording:
         self.rate_sum += step.lr
         self.steps = step.taken
         self.retained += len(step.batch.kept)
-        points = len(step.batch.indices) - len(step.batch.kept)
-        self._carried = momentum * self._carried + points
+        self._carried = momentum * self._carried + step.batch.taken_out
         self.aware_sum += step.lr * self._carried
         if step.batch.is_visit:
             self.visits += 1
-            self.plain_sum += step.lr * points
+            self.plain_sum += step.lr * step.batch.taken_out
             self._observe_visit(step, original)
         if step.taken % self.checkpoint_every == 0:
             if "checkpoints" in self.records:
@@ -229,7 +228,7 @@ class Recording:
             return gradient, 1.0
         if self._checkpoint_gradient is None or fresh is not None:
             self._checkpoint_gradient = removal_gradient(self.recipe, self._checkpoint, self.first_pass)
-        return self._checkpoint_gradient, (len(batch.indices) - len(batch.kept)) / len(self.seen)
+        return self._checkpoint_gradient, batch.taken_out / len(self.seen)
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,11 @@ class Batch:
         """Whether a forgotten point is in this batch."""
         return self.kept is not self.indices and len(self.kept) < len(self.indices)
 
+    @property
+    def taken_out(self) -> int:
+        """How many of its points are forgotten."""
+        return len(self.indices) - len(self.kept)
+
 
 @dataclass(frozen=True)
 class Schedule:
