@@ -122,9 +122,11 @@ def compare(
     try:
         for name, (module, job) in jobs.items():
             children[name] = Child(module, job, folder / name, world.threads)
-        for _ in range(steps):
+        for step in range(1, steps + 1):
             for name, child in children.items():
                 rows[name].append(child.step())
+            done = ", ".join(f"{name} {taken[-1]['seconds']:.3g} s" for name, taken in rows.items())
+            print(f"step {step} of {steps}: {done}", file=sys.stderr)
     finally:
         for child in children.values():
             child.__exit__(None, None, None)
