@@ -88,9 +88,12 @@ def test_gradient_after_the_first_step():
 
 
 def test_checkpoints_use_the_recorded_correction():
-    state = trained(recipe(quadratic(), epochs=2, **FIRST), "checkpoint_gradients")
-    moved = unlearn(state, at="checkpoint").weights - state.original.weights
-    assert torch.allclose(moved, state.recording.checkpoint_correction, atol=1e-15)
+    state = trained(recipe(quadratic(), epochs=2, momentum=0.9, **FIRST), "checkpoint_gradients")
+    at, start = state.recording.checkpointed, state.original.weights
+    for correction, expected in (("plain", at.plain), ("momentum_aware", at.momentum_aware)):
+        found = unlearn(state, at="checkpoint", correction=correction)
+        assert torch.allclose(found.weights - start, expected, atol=1e-15)
+    assert not torch.allclose(at.plain, at.momentum_aware)
 
 
 def test_nothing_forgotten_changes_nothing():

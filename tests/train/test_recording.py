@@ -5,7 +5,7 @@ import torch
 
 from tests.worlds import learner, quadratic, recipe
 from unlearn.train.loop import train
-from unlearn.train.recording import RECORDS, Recording, check_records, vectors_needed
+from unlearn.train.recording import RECORDS, Recording, check_records
 from unlearn.values.errors import UserError
 
 UNIT = {"order": "as_stored", "forget": (3, 4, 5), "unit": 1}
@@ -88,7 +88,7 @@ def test_what_was_not_seen_yet_is_in_no_gradient():
     assert torch.allclose(recording.initial_gradient, at_start(plan, [0]))
     first = (world.a @ weights[1] - world.b[0]) / 3
     assert torch.allclose(recording.first_gradient, first)
-    assert torch.allclose(recording.checkpoint_correction, 0.05 * at_start(plan, [0]))
+    assert torch.allclose(recording.checkpointed.plain, 0.05 * at_start(plan, [0]))
 
 
 def test_scattered_points_at_checkpoints():
@@ -100,7 +100,7 @@ def test_scattered_points_at_checkpoints():
         return sum(world.a @ w - world.b[point] for point in points) / 3
 
     expected = 0.05 * (gradient((0, 7), weights[0]) + gradient((0, 7), weights[4]))
-    assert torch.allclose(recording.checkpoint_correction, expected)
+    assert torch.allclose(recording.checkpointed.plain, expected)
 
 
 def test_the_momentum_factor_in_closed_form():
@@ -113,15 +113,41 @@ def test_checkpoint_gradients_are_taken_at_the_newest_checkpoint():
     recording, weights = record(recipe(world, **UNIT), "checkpoint_gradients", every=3)
     # visits at steps 1 and 5: the newest checkpoints are w_0 and w_3
     expected = sum(0.05 * (world.a @ weights[c] - world.b[3:6].mean(dim=0)) for c in (0, 3))
-    assert torch.allclose(recording.checkpoint_correction, expected)
+    assert torch.allclose(recording.checkpointed.plain, expected)
 
 
-def test_what_grows_is_counted_before_it_does():
-    plan = recipe(quadratic(), **UNIT)
-    recording, weights = record(plan, "checkpoints", every=3)
-    assert vectors_needed(recording.records, plan.schedule, 3) == len(recording.checkpoints) == 2
-    assert recording.checkpoints[1].equal(weights[6])
-    assert vectors_needed(frozenset({"initial_gradient", "checkpoint_gradients"}), plan.schedule, 3) == 3
+def test_checkpoints_carry_momentum_on():
+    world = quadratic()
+    plan = recipe(world, momentum=0.5, decay="linear", **UNIT)
+    recording, weights = record(plan, "checkpoint_gradients", every=3)
+    rates = [plan.rate.at(step) for step in range(8)]
+    expected = torch.zeros(5)
+    for visit, checkpoint in ((1, 0), (5, 3)):
+        effect = sum(rates[i] * 0.5 ** (i - visit) for i in range(visit, 8))
+        expected = expected + effect * (world.a @ weights[checkpoint] - world.b[3:6].mean(dim=0))
+    assert torch.allclose(recording.checkpointed.momentum_aware, expected, atol=1e-15)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_a_point_in_a_short_batch_weighs_more(momentum):
+    world = quadratic(size=10, renormalise="batch_size")  # batches of 3, 3, 3, 1
+    batches = set()
+    for point in range(10):
+        plan = recipe(world, epochs=5, order="shuffle_each_epoch", forget=(point,), momentum=momentum)
+        held = [batch for epoch in range(5) for batch in plan.schedule.epoch(epoch) if point in batch.indices]
+        batches.add(len(held[0].indices))
+        recording, _ = record(plan, "initial_gradient", "checkpoint_gradients")
+        alone = world.a @ learner().weights - world.b[point]  # at w_0, to which no curvature has been added yet
+        plain = sum(0.05 / len(batch.indices) for batch in held)
+        total = plan.schedule.total_steps
+        aware = sum(
+            0.05 * momentum ** (i - batch.step) / len(batch.indices) for batch in held for i in range(batch.step, total)
+        )
+        assert torch.allclose(recording.plain * recording.initial_gradient, plain * alone)
+        assert torch.allclose(recording.momentum_aware * recording.initial_gradient, aware * alone)
+        assert torch.allclose(recording.checkpointed.plain, plain * alone)
+        assert torch.allclose(recording.checkpointed.momentum_aware, aware * alone)
+    assert batches == {1, 3}  # else this shows nothing
 
 
 def test_unknown_records_are_named():

@@ -12,8 +12,8 @@ undoes the first-order part of what the forget set did in m visits. Three deviat
 - for points of a batch the removal changes the step by the difference of two gradients (`removal_gradient`).
 
 Of a forget set that is scattered over several batches, the gradients are summed over the batches in which its points
-took part for the first time, and a visit counts as the share of these points that it held: m is the number of epochs,
-however the points meet in batches.
+took part for the first time. A visit counts by its share n / b of forgotten points, over the sum of these shares in that
+first pass: m is the number of epochs, however the points meet in batches of one size.
 """
 
 from dataclasses import dataclass
@@ -40,7 +40,6 @@ class SingleGradient:
         name: for logs.
         gradient_at: `initial` (w_0), `first` (w_1), `current` (w_t) or `checkpoint` (the newest one before each visit).
         correction: `plain`, a step of lr for each visit; `momentum_aware`, the effect that momentum gives it by now.
-            Checkpoints are always plain.
     """
 
     name: str
@@ -69,13 +68,16 @@ class SingleGradient:
         record, original = trained.recording, trained.original
         if not record.visits:
             return Unlearned(original.weights, original.buffers)
-        if record.checkpoint_correction is not None and self.gradient_at == "checkpoint":
-            return Unlearned(original.weights + record.checkpoint_correction, original.buffers)
+        plain = self.correction == "plain"
+        if self.gradient_at == "checkpoint":
+            at = record.checkpointed
+            assert at is not None  # `needs` asked for it
+            return Unlearned(original.weights + (at.plain if plain else at.momentum_aware), original.buffers)
         points = 0
         gradient = record.initial_gradient if self.gradient_at == "initial" else record.first_gradient
         if self.gradient_at == "current":
             gradient = removal_gradient(trained.recipe, original, record.first_pass)
             points = sum(len(batch.indices) + len(batch.kept) for batch in record.first_pass)
-        effect = record.plain if self.correction == "plain" else record.momentum_aware
+        effect = record.plain if plain else record.momentum_aware
         assert gradient is not None  # `needs` asked for it
         return Unlearned(original.weights.add(gradient, alpha=effect), original.buffers, points)

@@ -31,7 +31,7 @@ from unlearn.records.folder import RunFolder
 from unlearn.records.provenance import provenance
 from unlearn.store.entries import Alone, Store
 from unlearn.train.hessian import SMALL
-from unlearn.train.recording import Trained, vectors_needed
+from unlearn.train.recording import Trained
 from unlearn.values.errors import Diverged
 from unlearn.values.measurement import Measurement
 
@@ -102,7 +102,6 @@ def run(cfg: DictConfig, path: Path) -> dict[str, Any]:
         prepared = prepare(cfg)
         settle(prepared)
     outcome.seconds.device = prepared.device
-    _announce(prepared)
     settings = plain(cfg)
     store = _store(prepared, path)
     folder = RunFolder.create(path, settings)
@@ -272,13 +271,6 @@ def settle(prepared: Prepared) -> None:
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
-
-
-def _announce(prepared: Prepared) -> None:
-    vectors = vectors_needed(prepared.records, prepared.recorded.schedule, prepared.config.training.checkpoint_every)
-    if "checkpoints" in prepared.records:
-        size = vectors * prepared.network.layout.dim * 4 / 1e9
-        logger.info("recording keeps %d vectors of the model's size: %.2f GB by the end", vectors, size)
 
 
 def _save_weights(prepared: Prepared, folder: RunFolder, models: dict[str, tuple[Tensor, Buffers]]) -> None:

@@ -14,6 +14,7 @@ from unlearn.pipeline.prepare import Prepared
 from unlearn.pipeline.stopwatch import Stopwatch
 from unlearn.store.entries import Alone, Slot, Store
 from unlearn.train.carried import Carried
+from unlearn.train.checkpointed import Checkpointed
 from unlearn.train.learner import Learner
 from unlearn.train.loop import Recipe, train
 from unlearn.train.recording import Recording, Trained
@@ -22,7 +23,7 @@ from unlearn.values.measurement import Measurement
 from unlearn.values.schedule import Batch
 from unlearn.values.state import frozen, pack, unpack
 
-KINDS = (Learner, Recording, Visits, Summed, Visit, Carried, Difference, Batch, Known, Unlearned)
+KINDS = (Learner, Recording, Checkpointed, Visits, Summed, Visit, Carried, Difference, Batch, Known, Unlearned)
 LEFT_OUT = ("recipe",)  # it follows from the config
 
 
@@ -271,8 +272,6 @@ def _view(trained: Trained) -> dict[str, Any]:
 
 def _trained(prepared: Prepared, view: dict[str, Any]) -> Trained:
     parts = unpack(view, KINDS, recipe=prepared.recorded)
-    # what is read back lies on the device, which has no room for what grows
-    parts["recording"].checkpoints = [weights.cpu() for weights in parts["recording"].checkpoints]
     return Trained(prepared.recorded, **parts, seed=prepared.config.seed)
 
 

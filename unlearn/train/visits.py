@@ -10,7 +10,6 @@ from unlearn.train.learner import Learner
 from unlearn.train.loop import Recipe, Step, removal_of
 
 KEPT = 8  # visits that are kept one by one
-SUMS = 3  # vectors that stand for the others at most: push and jump of whole batches, push of points of a batch
 
 
 @dataclass
@@ -51,7 +50,7 @@ class Visits:
 
     Up to `KEPT` visits are kept as they were. From then on only the mean of each kind is, and stands for each of them:
     a batch forgotten whole pushes with a velocity, points of a batch with a difference of gradients. The latter costs
-    a gradient a visit, so only the first `KEPT` of those go into their mean.
+    a gradient a visit. Each visit counts: scattered ones hold different points.
 
     Attributes:
         recipe: of the recorded phase.
@@ -81,8 +80,6 @@ class Visits:
         self.whole.append(whole)
         if len(self.steps) > KEPT:
             self.kept.clear()
-            if not whole and self.of_points.count >= KEPT:
-                return
         push, jump = (
             (original.velocity, self._jump(step, original))
             if whole

@@ -45,6 +45,11 @@ class Batch:
         """How many of its points are forgotten."""
         return len(self.indices) - len(self.kept)
 
+    @property
+    def share_out(self) -> float:
+        """The share of its points that are forgotten, n / b: how much of a step's gradient is theirs."""
+        return self.taken_out / len(self.indices)
+
 
 @dataclass(frozen=True)
 class Schedule:
