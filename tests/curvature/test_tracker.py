@@ -56,6 +56,20 @@ def test_a_crossing_is_not_missed_for_longer_than_the_recheck():
             assert each.value == pytest.approx(truth, rel=1e-3)
 
 
+def test_a_leader_of_the_other_sign_is_no_reason_to_drop_the_pairs():
+    values = torch.linspace(-0.5, 0.5, DIM, dtype=torch.float64)
+    ends = [(5 - 0.01 * step, -4.9 - 0.01 * step) for step in range(12)]
+    operators = []
+    for plus, minus in ends:
+        values[0], values[1] = plus, minus  # cross in magnitude at step 5
+        operators.append(Matrix(values.diag()))
+    found = follow(Warmth(True, 0.01, 25), operators)
+    for step, ((plus, minus), each) in enumerate(zip(ends, found, strict=True)):
+        if not 6 <= step < 9:  # the other end has moved unseen until the next audit
+            assert each.value == pytest.approx(max(plus, minus, key=abs), rel=1e-3)
+    assert sum(each.products for each in found[10:]) <= 3  # as before the crossing
+
+
 def rising(step):
     """A leader that was in the middle of the spectrum, where no pairs are kept, grows past the other."""
     values = torch.linspace(-0.5, 0.5, DIM, dtype=torch.float64)

@@ -51,7 +51,13 @@ def close(separate, together):
     [
         MLP,
         (*MLP, "conventions=faithful", "curvature=lanczos"),
-        (*MLP, "pretraining.includes_forget=true", "retrain.start=initial", "retrain.renormalise=batch_size"),
+        (
+            *MLP,
+            "pretraining.includes_forget=true",
+            "retrain.start=initial",
+            "measure.krylov=0",
+            "retrain.renormalise=batch_size",
+        ),
         (*MLP, "pretraining.epochs=0", "schedule.drop_last=true", "penalty=l2", "measure.krylov=0"),
         ("model=linear", "measure.hessian_samples=33", "schedule.order=shuffle_once"),
         ("model=cnn", "model.norm=group", "model.widths=[4,4]", "measure.hessian_samples=16", "training.max_steps=3"),

@@ -181,6 +181,9 @@ def test_pretraining_leaves_the_forget_set_out(tiny, tmp_path):
 
 def test_retraining_from_the_start_when_pretraining_saw_the_forget_set(tiny, tmp_path):
     options = ["pretraining.includes_forget=true", "forget=class", "training.max_steps=1", "optimizer.lr=1e-9"]
+    with pytest.raises(UserError, match=r"retrain\.start=initial: .* set measure\.krylov=0"):
+        run(tiny(*options, "retrain.start=initial"), tmp_path / "refused")
+    options.append("measure.krylov=0")
     near, far = (run(tiny(*options, f"retrain.start={start}"), tmp_path / start)["noop_distance"]
                  for start in ("pretrained", "initial"))  # fmt: skip
     assert near < 1e-6 < far

@@ -18,18 +18,20 @@ def ends(objective, far):
     return before, Learner.start(before + far * torch.linspace(-1, 1, len(before), dtype=torch.float64), {})
 
 
-def test_it_is_the_mean_hessian_of_the_kept_batches_along_the_line():
+@pytest.mark.parametrize("decay", ["constant", "linear"])
+def test_it_is_the_mean_hessian_of_the_kept_batches_along_the_line(decay):
     objective = classifier()
-    plan = recipe(objective, epochs=1, **UNIT)
+    plan = recipe(objective, epochs=1, decay=decay, **UNIT)
     before, now = ends(objective, 0.3)
     push = 1e-5 * torch.ones_like(before)
     found = quotient_on_path(plan, before, now, range(4), 24, push)
     assert isinstance(found, Halves)  # batches 1 and 3, and 2
-    truth = 0
+    truth, rates = 0, [plan.rate.at(step) for step in (1, 2, 3)]
+    assert len(set(rates)) == (1 if decay == "constant" else 3)
     for place in (1, 2, 3):  # batch 0 is forgotten: M' takes no step there
         at = Learner.start(torch.lerp(before, now.weights, place / 4), {})
         sample = Sample(torch.arange(6 * place, 6 * place + 6), True, 6, 6)
-        truth = truth + hessian_at(objective, at, sample).matvec(push) / 3
+        truth = truth + hessian_at(objective, at, sample).matvec(push) * plan.rate.at(place) / sum(rates)
     assert torch.allclose(found.matvec(push), truth, rtol=1e-5, atol=1e-12)
 
 

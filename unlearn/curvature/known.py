@@ -227,7 +227,7 @@ def modelled(basis: list[Tensor], products: list[Tensor], known: Known, *, audit
     matrix[n:, n:] = np.diag(guess * (1 - order))
 
     values, axes = np.linalg.eigh(matrix)
-    change = abs(float(values[np.abs(values).argmax()]) / leader - 1) if leader else 1.0
+    change = abs(float(np.abs(values).max()) / abs(leader) - 1) if leader else 1.0
     drift = max(change, FADE * known.drift)
     doubt[m:n, m:n] = onto * (np.abs(before) * np.hypot(known.doubts, drift)) @ onto.T
     doubt[n:, n:] = unsure * np.eye(len(frame) - n)

@@ -12,8 +12,8 @@ undoes the first-order part of what the forget set did in m visits. Three deviat
 - for points of a batch the removal changes the step by the difference of two gradients (`removal_gradient`).
 
 Of a forget set that is scattered over several batches, the gradients are summed over the batches in which its points
-took part for the first time. A visit counts by its share n / b of forgotten points, over the sum of these shares in that
-first pass: m is the number of epochs, however the points meet in batches of one size.
+took part for the first time. A visit counts by its share n / b of forgotten points, over the sum of these shares in
+that first pass: m is the number of epochs, however the points meet in batches of one size.
 """
 
 from dataclasses import dataclass

@@ -181,7 +181,7 @@ def close_forecasts(
         reasons = {
             "unconverged": carried.error > ERROR * size,
             "growth": carried.growth > math.log(GROWTH),
-            "lr_sigma": opened.removal.flow.rates[-1] * float(np.abs(whole[0][k]).max()) > 1,
+            "lr_sigma": max(opened.removal.flow.rates) * float(np.abs(whole[0][k]).max()) > 1,
             "half_samples": carried.spread > HALVES * size,
             "batchnorm": bool(original.buffers),
         }

@@ -124,6 +124,11 @@ def _check(config: Config) -> None:
     choice("retrain.renormalise", config.retrain.renormalise, RENORMALISE)
     Warmth(**vars(config.measure.warm))
     choice("retrain.start", config.retrain.start, ("pretrained", "initial"))
+    apart = config.retrain.start == "initial" and config.pretraining.includes_forget and config.pretraining.epochs
+    if apart and config.measure.krylov and config.measure.hessian_samples:
+        raise UserError(
+            "retrain.start=initial: M' starts elsewhere than M, unknown to the forecast; set measure.krylov=0"
+        )
 
 
 def _named(key: str, lr: float, decay: str) -> None:

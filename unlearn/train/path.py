@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from sys import float_info
 
 import torch
 from torch import Tensor
@@ -18,8 +19,9 @@ from unlearn.values.schedule import Batch
 def quotient_on_path(recipe: Recipe, before: Tensor, now: Learner, steps: range, most: int, push: Tensor) -> Operator:
     """Give the mean slope of the steps' gradients over the length of a removal.
 
-    The product over steps i of (1 - eta H_i) is, to first order in eta, that of their mean H: the Hessians of the very
-    batches, at the weights that each step started from (taken to lie on the line from first to last). Each is a
+    The product over steps i of (1 - eta_i H_i) is, to first order in eta, that of their mean H, weighted by eta_i: of
+    the Hessians of the very batches, at the weights that each step started from (taken to lie on the line from first to
+    last). Each is a
     difference quotient over the length of the removal, the distance that lies between M and M'.
 
     Args:
@@ -38,19 +40,24 @@ def quotient_on_path(recipe: Recipe, before: Tensor, now: Learner, steps: range,
     # in train mode running statistics do not enter, in eval mode they do not change
     bound = recipe.objective.bind(torch.empty_like(before), clone(now.buffers), as_trained=False)
     parts: list[tuple[float, Callable[[Tensor], Tensor]]] = []
+    rates = rates_on_path(recipe, batches)
     epoch, draws = -1, None
-    for batch in batches:
+    for batch, rate in zip(batches, rates, strict=True):
         if batch.epoch != epoch:
             epoch, draws = batch.epoch, recipe.objective.draws(batch.epoch)
         share = (batch.step - steps.start) / len(steps)
         points = batch.kept.to(before.device)
         inputs = recipe.objective.inputs(points, draws)
-        parts.append((1 / len(batches), partial(_gradient, bound, before, now, batch, points, inputs, share)))
+        parts.append((rate / sum(rates), partial(_gradient, bound, before, now, batch, points, inputs, share)))
     if len(parts) < 2:
         return Quotient(len(push), parts, length)
-    halves = [[(1 / len(half), gradient) for _, gradient in half] for half in (parts[::2], parts[1::2])]
+    one, other = sum(rates[::2]), sum(rates[1::2])
+    halves = [
+        [(weight * sum(rates) / total, gradient) for weight, gradient in half]
+        for half, total in ((parts[::2], one), (parts[1::2], other))
+    ]
     first, second = (Quotient(len(push), half, length) for half in halves)
-    return Halves(first, second, len(halves[0]) / len(parts))
+    return Halves(first, second, one / (one + other))
 
 
 def _gradient(
@@ -100,3 +107,16 @@ def batches_on_path(recipe: Recipe, steps: range, most: int) -> Sequence[Batch]:
             shared.append(batch)
     count = min(max(most // recipe.schedule.batch_size, 1), len(shared))
     return [shared[(2 * place + 1) * len(shared) // (2 * count)] for place in range(count)]
+
+
+def rates_on_path(recipe: Recipe, batches: Sequence[Batch]) -> list[float]:
+    """Give the learning rates that batches were trained on at, as weights.
+
+    Args:
+        recipe: the schedule of the rate.
+        batches: of `batches_on_path`.
+
+    Returns:
+        One a batch, above zero.
+    """
+    return [max(recipe.rate.at(batch.step), float_info.min) for batch in batches]

@@ -9,7 +9,7 @@ from torch import Tensor
 from unlearn.curvature.stacked import StackedHalves, runs
 from unlearn.train.learner import Learner
 from unlearn.train.loop import Recipe
-from unlearn.train.path import batches_on_path, quotient_length
+from unlearn.train.path import batches_on_path, quotient_length, rates_on_path
 from unlearn.train.stack_objective import StackedObjective
 
 ROWS = 80  # gradients of one pass; more would leave the cache
@@ -51,6 +51,7 @@ class StackedQuotient:
         shares: of the points in their batches' losses, shape (K, n, b).
         means: weight of each batch in the mean of its half, shape (K, n).
         first: how many of the n are of the first half.
+        share: weight of the first half in the mean of both, float64, shape (K,).
         lengths: of the removals, float64, shape (K,).
     """
 
@@ -61,6 +62,7 @@ class StackedQuotient:
     shares: Tensor
     means: Tensor
     first: int
+    share: Tensor
     lengths: Tensor
 
     @classmethod
@@ -84,15 +86,19 @@ class StackedQuotient:
         shape = len(paths), count, width
         points, shares = torch.zeros(shape, dtype=torch.int64), before.new_zeros(shape)
         progress, means = before.new_zeros(shape[:2]), before.new_zeros(shape[:2])
+        share = torch.zeros(len(paths), dtype=torch.float64)
         for k, (path, batches) in enumerate(zip(paths, picked, strict=True)):
             whole = path.recipe.objective.renormalise == "batch_size"
-            sizes = (len(batches) + 1) // 2, len(batches) // 2
+            rates = rates_on_path(path.recipe, batches)
+            halves = sum(rates[::2]), sum(rates[1::2])
+            if batches:
+                share[k] = halves[0] / sum(halves)
             for i, batch in enumerate(batches):
                 place, size = (i // 2 + first if i % 2 else i // 2), len(batch.kept)
                 points[k, place, :size] = batch.kept
                 shares[k, place, :size] = 1 / (len(batch.indices) if whole else size)
                 progress[k, place] = (batch.step - path.steps.start) / len(path.steps)
-                means[k, place] = 1 / sizes[i % 2]
+                means[k, place] = rates[i] / halves[i % 2]
         return cls(
             objective,
             torch.tensor([path.row for path in paths]),
@@ -101,6 +107,7 @@ class StackedQuotient:
             shares,
             means,
             first,
+            share,
             torch.tensor([quotient_length(path.push, path.now.weights) for path in paths], dtype=torch.float64),
         )
 
@@ -110,8 +117,7 @@ class StackedQuotient:
         Returns:
             The operators; one of a single batch has a share of 1.
         """
-        many = (self.means > 0).double()  # counts of integers would be divided in float32
-        return StackedHalves(self.both, many[:, : self.first].sum(1) / many.sum(1).clamp(min=1))
+        return StackedHalves(self.both, self.share)
 
     def both(self, vectors: Tensor, going: Tensor) -> tuple[Tensor, Tensor]:
         """Multiply the slopes of each half of the batches.
