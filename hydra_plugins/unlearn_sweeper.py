@@ -70,6 +70,8 @@ class Points(BasicSweeper):
         ]
         if todo:
             sweep_start.check(todo, folder, self._composed, known)
+            # what is there are these very runs, even if the sweep was started in another way before
+            todo = [point for point in todo if sweep.state_of(folder / point.name) not in sweep.DONE]
         if self.plan:
             plan.show([loader.load_sweep_config(self.config, point.overrides) for point in points], points, folder)
             return []

@@ -1,4 +1,4 @@
-"""Upload the offline W&B runs below a folder; what was uploaded before is left out.
+"""Upload the offline W&B runs below a folder; what was uploaded before is left out, unless it has grown.
 
     python scripts/wandb_sync.py [outputs]
 
@@ -15,9 +15,18 @@ import wandb
 
 
 def waiting(folder: Path) -> list[Path]:
-    """Give the offline runs that were not uploaded yet, oldest first."""
+    """Give the files of offline runs that were not uploaded yet, or have grown since, oldest first."""
     found = folder.glob("**/wandb/offline-run-*/*.wandb")
-    return sorted((path.parent for path in found if not Path(f"{path}.synced").exists()), key=lambda path: path.name)
+    return sorted((path for path in found if not _is_uploaded(path)), key=lambda path: path.parent.name)
+
+
+def _is_uploaded(path: Path) -> bool:
+    mark = _mark(path)
+    return mark.exists() and mark.stat().st_mtime_ns >= path.stat().st_mtime_ns
+
+
+def _mark(path: Path) -> Path:
+    return Path(f"{path}.synced")
 
 
 def main() -> int:
@@ -35,8 +44,10 @@ def main() -> int:
             "WANDB_API_KEY (and WANDB_BASE_URL for a server of your own)\n"
         )
         return 2
+    for path in runs:
+        _mark(path).unlink(missing_ok=True)  # W&B left it when the run was still going on, and would skip the run
     talking = {key: value for key, value in os.environ.items() if key != "WANDB_SILENT"}
-    done = subprocess.run([sys.executable, "-m", "wandb", "sync", *map(str, runs)], env=talking)
+    done = subprocess.run([sys.executable, "-m", "wandb", "sync", *(str(path.parent) for path in runs)], env=talking)
     left = len(waiting(folder))
     if done.returncode or left:
         sys.stderr.write(f"error: {left} of {len(runs)} runs were not uploaded; run it again once the server answers\n")

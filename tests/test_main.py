@@ -58,6 +58,7 @@ def test_bad_input(command, tmp_path, arguments, message):
     assert err.count("\n") == 1
     assert message in err
     assert not list(tmp_path.rglob("*.*"))
+    assert not list(tmp_path.glob("outputs/runs/*"))
 
 
 @pytest.mark.parametrize("text", ["penalty: {gama: 1}", "seeed: 1", "training: {epochs: many}"])

@@ -1,6 +1,7 @@
 """What W&B's agent and `make wandb-sync` are told to run does run."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -41,8 +42,10 @@ def test_sync_says_what_to_do(tmp_path, runs, code, message):
         folder = tmp_path / f"outputs/sweeps/a/{place}/wandb/offline-run-2026-{place}"
         folder.mkdir(parents=True)
         (folder / "run-x.wandb").touch()
-        if place >= runs:
+        if place >= runs or place == 0:
             (folder / "run-x.wandb.synced").touch()
+        if place < runs:
+            os.utime(folder / "run-x.wandb", (4e9, 4e9))  # the first has grown since it was uploaded
     done = subprocess.run(
         [sys.executable, str(ROOT / "scripts/wandb_sync.py"), "outputs"],
         cwd=tmp_path, env={**BARE, "HOME": str(tmp_path)}, capture_output=True, text=True,

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from unlearn.pipeline.run import run
 from unlearn.store.__main__ import main
 from unlearn.store.entries import Alone, Store, key_of
 from unlearn.store.features import Work
@@ -147,10 +148,10 @@ def test_a_damaged_partial_state_is_dropped(tmp_path, caplog):
 
 
 def test_prune_keeps_what_runs_have_used(tmp_path, capsys):
-    run = tmp_path / "run"
-    run.mkdir()
+    user = tmp_path / "run"
+    user.mkdir()
     store = Store(tmp_path / "store")
-    get(store, user=str(run))
+    get(store, user=str(user))
     store.get("pair", {"other": 1}, lambda slot: STATE, CPU, str(tmp_path / "gone"))
     root = ["--root", str(tmp_path / "store")]
     assert main(["ls", *root]) == 0
@@ -162,6 +163,16 @@ def test_prune_keeps_what_runs_have_used(tmp_path, capsys):
     assert get(store, fail)[1]
     assert main(["prune", "--all", *root]) == 0
     assert get(store)[1] is False
+
+
+def test_prune_finds_users_through_links(tmp_path, tiny, capsys):
+    (tmp_path / "far" / "disk").mkdir(parents=True)
+    (tmp_path / "near").mkdir()
+    (tmp_path / "near" / "link").symlink_to(tmp_path / "far" / "disk")
+    root = tmp_path / "near" / "link" / "store"
+    run(tiny("store.enabled=true", f"store.root={root}"), tmp_path / "near" / "run")
+    assert main(["prune", "--root", str(root)]) == 0
+    assert "removed 0" in capsys.readouterr().out
 
 
 def test_prune_finds_users_from_anywhere_and_leaves_what_is_at_work(tmp_path, monkeypatch, capsys):

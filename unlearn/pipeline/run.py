@@ -254,7 +254,8 @@ def _store(prepared: Prepared, path: Path) -> Store | Alone:
 
 def _user(path: Path, store: Store | Alone) -> str:
     # from the store, so that it holds wherever that is looked at from, and tells nothing about the machine
-    return os.path.relpath(path, store.root) if isinstance(store, Store) else str(path)
+    # resolved, since whoever follows `..` leaves a link's target, not the link
+    return os.path.relpath(path.resolve(), store.root.resolve()) if isinstance(store, Store) else str(path)
 
 
 def settle(prepared: Prepared) -> None:
@@ -263,7 +264,8 @@ def settle(prepared: Prepared) -> None:
     Args:
         prepared: gives the size of the network and `threads`.
     """
-    available = int(os.environ.get("OMP_NUM_THREADS", cpu_count()))
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # of nested levels the first
+    available = int(asked) if asked.isdecimal() and int(asked) else cpu_count()
     # small networks lose more by waiting for a second thread than it brings
     small = prepared.network.layout.dim < SMALL
     torch.set_num_threads(prepared.config.threads or (1 if small else available))

@@ -5,6 +5,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -56,12 +57,12 @@ def entries(root: Path) -> Iterator[Entry]:
         for path in sorted(
             path for path in stage.iterdir() if not path.name.startswith(".") and path.suffix != ".lock"
         ):
-            files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
-            size = sum(file.stat().st_size for file in files)
-            users = tuple(user for user in users_of(path) if (root / user).exists()) if path.is_dir() else ()
-            yield Entry(
-                path, stage.name, _lock(root, stage.name, path), size, (now - path.stat().st_mtime) / 86400, users
-            )
+            with suppress(FileNotFoundError):  # a run that is going on removes what it has no use for any more
+                files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+                size, days = sum(file.stat().st_size for file in files), (now - path.stat().st_mtime) / 86400
+                named = users_of(path) if path.is_dir() else []
+                users = tuple(user for user in named if (root.resolve() / user).exists())
+                yield Entry(path, stage.name, _lock(root, stage.name, path), size, days, users)
 
 
 def _lock(root: Path, stage: str, path: Path) -> Path:
@@ -81,7 +82,9 @@ def damage(entry: Entry) -> str | None:
         What is wrong; None where nothing is, or where features are not complete, which have none yet.
     """
     if entry.stage == "partial":
-        return None if partial.is_whole(entry.path) else "its checksum is another"
+        with suppress(FileNotFoundError):  # its run is done by now
+            return None if partial.is_whole(entry.path) else "its checksum is another"
+        return None
     if entry.stage == "features":
         complete = (entry.path / features.DONE).exists()
         return "its checksum is another" if complete and not features.is_whole(entry.path) else None
@@ -124,6 +127,9 @@ def prune(found: Sequence[Entry], days: float, every: bool) -> list[Entry]:
 
     Returns:
         The removed.
+
+    Raises:
+        UserError: an entry cannot be removed.
     """
     gone = []
     for entry in found:
@@ -133,8 +139,10 @@ def prune(found: Sequence[Entry], days: float, every: bool) -> list[Entry]:
         try:
             with FileLock(entry.lock, timeout=0):
                 shutil.rmtree(entry.path) if entry.path.is_dir() else entry.path.unlink()
-        except Timeout:
+        except (Timeout, FileNotFoundError):
             continue
+        except OSError as error:
+            raise UserError(f"{entry.path}: cannot be removed ({error.strerror or error})") from None
         gone.append(entry)
     return gone
 
@@ -161,20 +169,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if not chosen.root.is_dir():
             raise UserError(f"--root {chosen.root}: there is no store; runs make one at store.root")
-        found = list(entries(chosen.root))
+        return _act(chosen.action, list(entries(chosen.root)), chosen.days, chosen.all, console)
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    if chosen.action == "ls":
+
+
+def _act(action: str, found: Sequence[Entry], days: float, every: bool, console: Console) -> int:
+    if action == "ls":
         show(found, console)
-    elif chosen.action == "verify":
+    elif action == "verify":
         broken = {entry.path: reason for entry in found if (reason := damage(entry))}
         for path, reason in broken.items():
             console.print(f"damaged: {path}: {reason}", highlight=False, soft_wrap=True)
         console.print(f"{len(found) - len(broken)} of {len(found)} entries are whole", highlight=False)
         return 1 if broken else 0
     else:
-        gone = prune(found, chosen.days, chosen.all)
+        gone = prune(found, days, every)
         console.print(f"removed {len(gone)} entries, {sum(e.size for e in gone) / 1e6:.1f} MB", highlight=False)
     return 0
 
