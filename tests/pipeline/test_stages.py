@@ -14,6 +14,7 @@ from unlearn.pipeline import run as pipeline
 from unlearn.pipeline.interrupt import Interrupted, Watch
 from unlearn.pipeline.prepare import prepare
 from unlearn.pipeline.run import run
+from unlearn.store.entries import Store
 from unlearn.values.errors import UserError
 
 KEEP = ("training.save_weights=true", "measure.every=2", "model=mlp")
@@ -125,6 +126,15 @@ def test_asked_to_stop_at_its_end_a_run_is_done_and_the_next_is_not_begun(tiny, 
         run(tiny(*KEEP), tmp_path / "a")
     run(tiny(*KEEP), tmp_path / "whole")
     assert outputs(tmp_path / "a") == outputs(tmp_path / "whole")
+
+
+def test_asked_to_stop_while_another_computes_a_run_does_not_wait(tiny, tmp_path, monkeypatch, caplog):
+    cfg = tiny(*KEEP, "pretraining.epochs=0", *sharing(tmp_path))
+    asked(monkeypatch, stages, "pair")
+    with Store(tmp_path / "store").slot("pair", keys.pair(prepare(cfg))), pytest.raises(Interrupted):
+        run(cfg, tmp_path / "a")
+    assert "stopped while another run computed" in caplog.text
+    assert run(cfg, tmp_path / "a")["status"] == "completed"
 
 
 class Impatient(Watch):

@@ -103,12 +103,13 @@ def run(cfg: DictConfig, path: Path) -> dict[str, Any]:
         settle(prepared)
     outcome.seconds.device = prepared.device
     settings = plain(cfg)
-    store = _store(prepared, path)
+    watch = Watch(prepared.config.checkpoint.minutes)
+    store = _store(prepared, path, watch)
     folder = RunFolder.create(path, settings)
     if (summary := folder.finished()) is not None:
         logger.info("%s: is done already", path)
         return summary
-    with recorded(cfg, settings, prepared, folder, outcome) as sink, Watch(prepared.config.checkpoint.minutes) as watch:
+    with recorded(cfg, settings, prepared, folder, outcome) as sink, watch:
         job = Job(prepared, outcome.seconds, watch, store, _user(folder.path, store), outcome.reused)
         pair = stages.pair(job, lambda row: _emit(row, folder, sink, outcome))
         if isinstance(store, Store):  # which has the pair now
@@ -243,11 +244,12 @@ def evaluate(prepared: Prepared, weights: Tensor, buffers: Buffers) -> dict[str,
     }
 
 
-def _store(prepared: Prepared, path: Path) -> Store | Alone:
+def _store(prepared: Prepared, path: Path, watch: Watch) -> Store | Alone:
     settings = prepared.config.store
     if not settings.enabled:
         return Alone(path)
-    store = Store(Path(settings.root).expanduser())
+    told = "stopped while another run computed what this one needs: the same command goes on from there"
+    store = Store(Path(settings.root).expanduser(), partial(watch.stop, told))
     store.open()  # where it cannot be, the run should not leave a folder
     return store
 

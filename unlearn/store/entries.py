@@ -11,7 +11,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -133,9 +133,11 @@ class Store:
 
     Attributes:
         root: the folder.
+        waiting: called now and then while another worker computes what is asked for; may raise.
     """
 
     root: Path
+    waiting: Callable[[], None] = lambda: None
 
     def folder(self, stage: str, key: str) -> Path:
         """Give the folder of an entry, there or not.
@@ -182,7 +184,10 @@ class Store:
                 lock.acquire(timeout=0)
             except Timeout:
                 logger.info("store: another run computes %s %s; waiting for it", stage, folder.name)
-                lock.acquire()
+                while not lock.is_locked:
+                    self.waiting()
+                    with suppress(Timeout):
+                        lock.acquire(timeout=1)
         except OSError as error:
             raise UserError(f"store.root={self.root}: cannot be written ({error.strerror or error})") from error
         try:
