@@ -232,9 +232,9 @@ def bounded(eigenvalues: np.ndarray, flow: Flow, clamp: bool) -> np.ndarray:
     Args:
         eigenvalues: Ritz values, shape (m,).
         flow: gives learning rates, momentum and weight decay.
-        clamp: for an update: eigenvalues are moved into [0, 1/eta], where nothing overshoots or grows. Otherwise, for a
-            prediction, they are left as they are within bounds: steps never overshoot by more than they correct, and
-            growth by negative curvature stops at `GROWTH`.
+        clamp: for an update: eigenvalues are moved into [0, 1/eta], where nothing grows, nor overshoots without
+            momentum. Otherwise, for a prediction, they are left as they are within bounds: steps never overshoot by
+            more than they correct, and growth by negative curvature stops at `GROWTH`.
 
     Returns:
         Shape (m,).

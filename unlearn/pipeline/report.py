@@ -1,5 +1,6 @@
 """What a person sees in the terminal: progress while it lasts, one table at the end."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,10 +20,11 @@ def labels(names: Mapping[str, str], folder: Path) -> dict[str, Any]:
         folder: the run's folder.
 
     Returns:
-        `group`: the folder that the run lies in, so that a sweep is one group; `job_type`: the method; `name`.
+        `group`: the sweep of the W&B agent that started the run, else the folder that the run lies in, so that a
+            sweep is one group; `job_type`: the method; `name`.
     """
     return {
-        "group": folder.parent.name,
+        "group": os.environ.get("WANDB_SWEEP_ID") or folder.parent.name,
         "job_type": names["method"],
         "name": "-".join((names["dataset"], names["model"], names["method"], folder.name)),
     }
