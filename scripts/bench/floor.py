@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
 
 from bench.ours import ready
 from bench.worlds import World
@@ -55,11 +54,6 @@ class Plain:
                 optimizer.step()
 
 
-def flat(network: nn.Module) -> Tensor:
-    """Put a module's parameters into one vector."""
-    return torch.cat([parameter.detach().reshape(-1) for parameter in network.parameters()])
-
-
 def against_floor(world: World, rounds: int, block: int, *more: str) -> dict[str, Any]:
     """Take turns, a block of steps each, and compare seconds and weights."""
     steps = rounds * block
@@ -80,7 +74,9 @@ def against_floor(world: World, rounds: int, block: int, *more: str) -> dict[str
                 advance()
             wait(prepared.device)
             seconds[name].append((time.perf_counter() - start) / block)
-    theirs = [flat(network) for network in plain.networks]
+    # in the order of ours, which follows the memory format
+    layout = prepared.network.layout
+    theirs = [layout.flatten(dict(network.named_parameters())) for network in plain.networks]
     return {
         "world": world.name,
         "momentum": prepared.config.optimizer.momentum,

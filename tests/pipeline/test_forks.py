@@ -62,7 +62,8 @@ def test_a_process_that_is_killed_is_one_line():
 
 
 PARENT = """
-import os, time
+import os, signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has it ignored by what it starts in the background
 from unlearn.pipeline import forks
 def work(_):
     print(os.getpid(), flush=True)

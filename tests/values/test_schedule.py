@@ -46,7 +46,6 @@ def test_a_forgotten_batch_stays_together_at_its_place(order, placement, positio
         assert not len(batches[place].kept)
         assert [i for i, batch in enumerate(batches) if batch.is_visit] == [place]
         assert sorted(flat(schedule, epoch)) == list(range(11))
-    assert schedule.visits() == 3
     assert len(list(schedule.batches())) == schedule.total_steps == 12
 
 

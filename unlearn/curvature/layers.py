@@ -251,12 +251,14 @@ class _BatchNormBack(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, b_x: Tensor, b_gamma: Tensor, b_beta: Tensor) -> tuple[Tensor | None, ...]:
         back, x, gamma, mu, s, sum_d = ctx.saved_tensors
-        forth, sum_b, _ = _projected(b_x, x, mu, s, ctx.training)
         to_gamma = (b_x * back).sum([each for each in range(x.dim()) if each != 1])
         # b_gamma x^ + b_beta, then the part through g_x
-        to_d = _affine(x, b_gamma * s, b_beta - b_gamma * s * mu).addcmul_(forth, _channels(gamma, x))
-        if not ctx.training:
+        to_d = _affine(x, b_gamma * s, b_beta - b_gamma * s * mu)
+        if not ctx.training:  # P is the identity
+            to_d.addcmul_(b_x, _channels(gamma * s, x))
             return to_d, back * _channels(b_gamma, x), to_gamma, None, None, None
+        forth, sum_b, _ = _projected(b_x, x, mu, s, training=True)
+        to_d.addcmul_(forth, _channels(gamma, x))
         # the batch's statistics move with x: ds = -s^2 mean(x^ dx), dx^ = s P(dx), and P holds x^ twice
         scale = -gamma * s * (x.shape[1] / x.numel())
         to_x = _affine(x, scale * to_gamma * s, -scale * to_gamma * s * mu)

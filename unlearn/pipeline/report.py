@@ -66,20 +66,6 @@ def show(summary: Mapping[str, Any], headline: str, folder: Path) -> None:
     console.print(f"saved in {folder}", highlight=False, soft_wrap=True)
 
 
-def line(summary: Mapping[str, Any], folder: Path) -> None:
-    """Print the result of one of many.
-
-    Args:
-        summary: as `summary.json` holds it.
-        folder: where everything lies.
-    """
-    text = ", ".join(
-        f"{name} {'-' if summary[key] is None else format(summary[key], '.5g')}"
-        for name, key in (("v", "verification_error"), ("no-op", "noop_distance"), ("ratio", "ratio"))
-    )
-    Console().print(f"{folder}: {text}", highlight=False, soft_wrap=True)
-
-
 def errors_table(summary: Mapping[str, Any], headline: str) -> Table:
     """Tabulate distances, proxies and how v correlated with them over the measured steps.
 

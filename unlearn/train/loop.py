@@ -110,7 +110,7 @@ def _check(losses: list[tuple[int, torch.Tensor]], recipe: Recipe) -> None:
         raise Diverged(step + 1, recipe.rate.at(step))
 
 
-def removal_gradient(recipe: Recipe, at: Learner, batches: Sequence[Batch], *, train_mode: bool = True) -> torch.Tensor:
+def removal_gradient(recipe: Recipe, at: Learner, batches: Sequence[Batch]) -> torch.Tensor:
     """Sum over batches the gradient of M's loss minus that of M', all at the same weights.
 
     For a batch that is forgotten whole this is its gradient; for points of a batch it is what taking them out changes
@@ -120,7 +120,6 @@ def removal_gradient(recipe: Recipe, at: Learner, batches: Sequence[Batch], *, t
         recipe: the loss and its augmentation.
         at: gives weights and buffers.
         batches: those that hold forgotten points.
-        train_mode: mode of the forward passes.
 
     Returns:
         Shape (dim,).
@@ -139,7 +138,7 @@ def removal_gradient(recipe: Recipe, at: Learner, batches: Sequence[Batch], *, t
                     points.to(device),
                     draws=draws,
                     count=len(batch.indices),
-                    train=train_mode,
+                    train=True,
                     step=batch.step,
                 )
                 total.add_(gradient, alpha=sign)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 PIECE = 2**15  # entries that are summed at once
+CUDA_PIECE = 2**20  # columns of a matrix at once, there: in float64 whole vectors would take as much as a graph
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,7 @@ def combined(coefficients: Tensor, rows: Sequence[Tensor], out: Tensor | None = 
 def _stacked_pieces(rows: Sequence[Tensor]) -> Iterator[Tensor]:
     """Give vectors as rows of float64 matrices, a piece of their length at a time."""
     length = len(rows[0])
-    size = PIECE if rows[0].device.type == "cpu" else max(length, 1)
+    size = PIECE if rows[0].device.type == "cpu" else CUDA_PIECE
     for start in range(0, length, size):
         yield torch.stack([row[start : start + size] for row in rows]).double()
 

@@ -174,14 +174,6 @@ class Schedule:
                 if batch.step >= start:
                     yield batch
 
-    def visits(self) -> int:
-        """Count the steps in which a forgotten point takes part.
-
-        Returns:
-            m summed over the batches that hold a forgotten point.
-        """
-        return sum(batch.is_visit for batch in self.batches()) if self.forget else 0
-
     def fingerprint(self) -> str:
         """Hash every batch of M and of M'.
 
