@@ -21,8 +21,7 @@ def quotient_on_path(recipe: Recipe, before: Tensor, now: Learner, steps: range,
 
     The product over steps i of (1 - eta_i H_i) is, to first order in eta, that of their mean H, weighted by eta_i: of
     the Hessians of the very batches, at the weights that each step started from (taken to lie on the line from first to
-    last). Each is a
-    difference quotient over the length of the removal, the distance that lies between M and M'.
+    last). Each is a difference quotient over the length of the removal, the distance that lies between M and M'.
 
     Args:
         recipe: the loss, its augmentation and the batches.
@@ -48,16 +47,15 @@ def quotient_on_path(recipe: Recipe, before: Tensor, now: Learner, steps: range,
         share = (batch.step - steps.start) / len(steps)
         points = batch.kept.to(before.device)
         inputs = recipe.objective.inputs(points, draws)
-        parts.append((rate / sum(rates), partial(_gradient, bound, before, now, batch, points, inputs, share)))
+        parts.append((rate, partial(_gradient, bound, before, now, batch, points, inputs, share)))
+
+    def mean(some: list[tuple[float, Callable[[Tensor], Tensor]]]) -> Quotient:
+        total = sum(rate for rate, _ in some)
+        return Quotient(len(push), [(rate / total, gradient) for rate, gradient in some], length)
+
     if len(parts) < 2:
-        return Quotient(len(push), parts, length)
-    one, other = sum(rates[::2]), sum(rates[1::2])
-    halves = [
-        [(weight * sum(rates) / total, gradient) for weight, gradient in half]
-        for half, total in ((parts[::2], one), (parts[1::2], other))
-    ]
-    first, second = (Quotient(len(push), half, length) for half in halves)
-    return Halves(first, second, one / (one + other))
+        return mean(parts)
+    return Halves(mean(parts[::2]), mean(parts[1::2]), sum(rates[::2]) / sum(rates))
 
 
 def _gradient(
