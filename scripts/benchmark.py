@@ -53,6 +53,7 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--samples", type=int, help="Hessian samples of the parts step and sigma")
     parser.add_argument("--steps", type=int, help="measured steps of the part step")
+    parser.add_argument("--beside", type=int, help="of these, the first that the reference takes too; default: all")
     parser.add_argument("--truths", type=int, default=1, help="how many of them are checked by a tight Lanczos")
     parser.add_argument("--row", type=int, help="consecutive steps of the part products; twice as many of growth")
     parser.add_argument("--row-samples", type=int, help="Hessian samples of the ResNet-18 in the part products")
@@ -79,10 +80,14 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     for name, value in defaults.items():
         if getattr(asked, name) is None:
             setattr(asked, name, value)
+    if asked.beside is None:
+        asked.beside = asked.steps
     if asked.row_samples is None:
         asked.row_samples = asked.samples if asked.device == "cuda" else 32
     for name in ("batch", "samples", "threads", "truths", "row_samples"):
         at_least(f"--{name.replace('_', '-')}", getattr(asked, name), 1)
+    if not 1 <= asked.beside <= asked.steps:
+        raise UserError(f"--beside={asked.beside} must lie between 1 and --steps={asked.steps}")
     for name in ("steps", "row"):
         at_least(f"--{name}", getattr(asked, name), 2)
     for place, override in enumerate(asked.overrides):
@@ -139,7 +144,9 @@ def measure(asked: argparse.Namespace, folder: Path, keep: Callable[[dict[str, A
     if main not in small and (asked.config == "full" or not small):
         runs.append((main, asked.row_samples, asked.checks or 5))
     work: dict[str, Callable[[], Any]] = {
-        "step": lambda: compare(main, asked.steps, asked.samples, asked.lr, asked.truths, checkout, folder),
+        "step": lambda: compare(
+            main, asked.steps, asked.samples, asked.lr, asked.truths, checkout, folder, asked.beside
+        ),
         "sigma": lambda: one_sigma(main, asked.steps, asked.samples, asked.rounds, lr),
         "floor": lambda: [
             against_floor(world, asked.rounds * (10 if world in small else 4), 20 if world in small else 1, lr, *more)

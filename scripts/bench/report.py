@@ -56,8 +56,14 @@ def sheets(found: dict[str, Any]) -> list[Sheet]:
     return [sheet for name, maker in makers.items() if name in found for sheet in maker(found[name])]
 
 
+def _shared(found: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Give the rows of the steps that both sides took."""
+    n = min(len(taken) for taken in found["rows"].values())
+    return {name: taken[:n] for name, taken in found["rows"].items()}
+
+
 def _step(found: dict[str, Any]) -> list[Sheet]:
-    rows = found["rows"]
+    rows, alone = _shared(found), [row["products"] for row in found["rows"]["ours"]]
     names, n = list(rows), len(rows["ours"])
     both = len(names) > 1
     lines = []
@@ -68,10 +74,15 @@ def _step(found: dict[str, Any]) -> list[Sheet]:
         }
         cells = [spread(seconds[name]) for name in names]
         lines.append((f"{part}, s", *cells, *([ratio(seconds["reference"], seconds["ours"])] if both else [])))
+    total = {name: sum(row["seconds"] for row in rows[name]) for name in names}
+    whole = [f"{total['reference'] / total['ours']:.3g}"] if both else []
+    lines.append((f"all {n} steps, s", *(f"{total[name]:.4g}" for name in names), *whole))
     for key, label in (("products", "products a sigma"), ("once", "before the first step, s")):
         values = {name: [row[key] for row in rows[name]][: 1 if key == "once" else None] for name in names}
         lines.append((label, *(spread(values[name]) for name in names), *([""] if both else [])))
     lines.append(("peak memory, GB", *(f"{rows[name][-1]['peak_mb'] / 1024:.2f}" for name in names), *[""] * both))
+    if len(alone) > n:
+        lines.append((f"products a sigma, mean of all {len(alone)}", f"{sum(alone) / len(alone):.2f}", "", ""))
     title = (
         f"Measured step: {found['world']}, batch {found['batch']}, {found['samples']} Hessian samples, "
         f"lr {found['lr']}, {n} steps, {found['threads']} threads, {found['device']}; median [least, most]"
@@ -201,7 +212,7 @@ def markdown(found: dict[str, Any]) -> str:
 
 def figure(found: dict[str, Any], path: Path) -> None:
     """Draw the seconds of a measured step by part."""
-    rows = found["step"]["rows"]
+    rows = _shared(found["step"])
     names = list(rows)
     drawing = blank(7, 1.4 + 0.5 * len(names))
     axes = drawing.subplots()

@@ -70,6 +70,16 @@ def test_a_leader_of_the_other_sign_is_no_reason_to_drop_the_pairs():
     assert sum(each.products for each in found[10:]) <= 3  # as before the crossing
 
 
+def test_a_leader_that_falls_by_a_fifth_a_step_does_not_make_the_others_forgotten():
+    values = torch.linspace(-0.5, 0.5, DIM, dtype=torch.float64)
+    operators, tops = [], [10 * 0.8**step for step in range(8)]
+    for top in tops:
+        values[0], values[1] = top, 5.0  # crossed at step 4
+        operators.append(Matrix(values.diag()))
+    found = follow(Warmth(True, 0.01, 25), operators)
+    assert [each.value for each in found] == pytest.approx([max(top, 5.0) for top in tops], rel=1e-3)
+
+
 def rising(step):
     """A leader that was in the middle of the spectrum, where no pairs are kept, grows past the other."""
     values = torch.linspace(-0.5, 0.5, DIM, dtype=torch.float64)

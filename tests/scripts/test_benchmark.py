@@ -111,6 +111,27 @@ def test_the_file_holds_what_the_tables_say(tmp_path, capsys):
     assert "Measured step" in capsys.readouterr().out
 
 
+def taken(seconds, products):
+    parts = dict.fromkeys(report.PARTS, seconds / 4)
+    return {"seconds": seconds, "parts": parts, "products": products, "once": 0.5, "peak_mb": 1024.0}
+
+
+def test_the_table_compares_the_steps_that_both_took_and_counts_the_products_of_all():
+    ours, theirs = [taken(10, 3), taken(2, 1), taken(50, 8)], [taken(20, 12), taken(20, 14)]
+    found = {"rows": {"ours": ours, "reference": theirs}, "equal": {}, "exact_sigma": {}}
+    found |= {"world": "net", "batch": 1, "samples": 2, "lr": 0.1, "threads": 1, "device": "cpu"}
+    text = report.markdown({"step": found})
+    assert "| a measured step, s | 6 [2, 10] | 20 [20, 20] | 6 [2, 10] |" in text
+    assert "| all 2 steps, s | 12 | 40 | 3.33 |" in text
+    assert "| products a sigma, mean of all 3 | 4.00 |" in text
+
+
+def test_the_reference_takes_no_more_steps_than_ours():
+    with pytest.raises(UserError, match="--beside=5 must lie between 1 and --steps=4"):
+        benchmark.arguments(["--steps", "4", "--beside", "5"])
+    assert benchmark.arguments(["--steps", "4"]).beside == 4
+
+
 def test_the_small_network_that_was_asked_for_is_followed_once(tmp_path):
     given = ["--config", "full", "--model", "linear", "--no-small", "--samples", "32", "--row", "2", "--checks", "1"]
     found = benchmark.main([*given, "--optimizers", "sgd", "--parts", "products", "--out", str(tmp_path)])

@@ -135,6 +135,11 @@ class Model:
         ritz, vectors = np.linalg.eigh(self.matrix[:m, :m])
         return float(np.linalg.norm(self.matrix[m:, :m] @ vectors[:, np.abs(ritz).argmax()]))
 
+    def unknown(self, vector: Array) -> float:
+        """Say which share of what a vector of the model has outside of B lies along R, of the squared length."""
+        squares = np.square(vector)
+        return float(squares[self.beyond :].sum() / max(squares[self.multiplied :].sum(), np.finfo(float).tiny))
+
     def vectors(self, coefficients: Array) -> Tensor:
         """Leave the model.
 
@@ -222,7 +227,8 @@ def modelled(basis: list[Tensor], products: list[Tensor], known: Known, *, audit
     # no more than most of the second eigenvalue, else something unknown might always lead; each guess a little lower
     # than the one before, since among equal ones rounding would choose what is kept
     most = max(SHARE * float(np.sort(np.abs(before))[-2:][0]), FLOOR * abs(float(before[0])))
-    guess, unsure = felt(outer, most, float(before[0]))
+    theta = min(abs(float(before[0])), abs(float(matrix[0, 0])))  # where the leader falls, what is outside weighs more
+    guess, unsure = felt(outer, most, math.copysign(theta, float(before[0])))
     order = min(known.unaudited, 10) * 1e-2 + np.arange(len(frame) - n) * 1e-3
     matrix[n:, n:] = np.diag(guess * (1 - order))
 
@@ -259,7 +265,7 @@ def felt(outer: tuple[float, float], most: float, theta: float) -> tuple[float, 
         for end in (-most, most):
             square = min(spread**2, (most - o) * (most + o))  # no spectrum within the bounds spreads more
             beyond = end - math.copysign(square / abs(end - o), end)
-            felt.append(min(most, o + square / max(abs(theta) - beyond, np.finfo(float).tiny)))
+            felt.append(min(most, o + square / max(abs(theta) - beyond, np.finfo(float).eps * most)))
         return felt
 
     low, high = bounds(outer[1])

@@ -3,9 +3,10 @@
 Lanczos forgets all of yesterday's Krylov space but one vector. Here all of its pairs are kept, as a model of today's
 operator (`known.py`), whose leading eigenvalue is the estimate. Its eigenvector is where the next product is worth most
 (the step of Davidson 1975, with yesterday's operator as the preconditioner); the model's own doubt says whether one is
-needed. Now and then, at an audit, a product is spent along R all the same, where nothing is known: it says what
-curvature lies there, and whether the error estimates were too small. More rarely a re-check spends a few on the Krylov
-space of a random direction, where a leader that no pair knows would show.
+needed. An audit is a product along R, where nothing is known: it says what curvature lies there, and whether the error
+estimates were too small. It costs nothing where the next product lies there for the most part anyway; now and then one
+is spent all the same. More rarely a re-check spends a few on the Krylov space of a random direction, where a leader
+that no pair knows would show.
 """
 
 from collections.abc import Generator
@@ -19,9 +20,10 @@ from unlearn.curvature.spectrum import Extreme
 from unlearn.values.flat import norm
 
 Search = Generator[Tensor, Tensor, tuple[Extreme, Known]]  # yields what is to be multiplied, is sent the product
-AUDIT = 4  # estimates in a row that nothing but their own products has checked, at most
+AUDIT = 6  # estimates in a row that nothing but their own products has checked, at most
+LOST = 0.5  # relative change of the leading value beyond which yesterday's pairs are no model of today's operator
+UNKNOWN = 0.5  # share of the next direction along R from which on its product is spent along R alone
 AROUND = 6  # products of a re-check
-LOST = 0.15  # relative change of the leading value beyond which yesterday's pairs are no model of today's operator
 MOST = 10.0  # times, more is not learned from one surprise
 
 
@@ -66,7 +68,7 @@ def recycled(start: Tensor, known: Known, tolerance: float, max_products: int, p
             if probe is not None and m <= AROUND:
                 step = _aside(probe, basis[0]) if m == 1 else model.outside(model.matrix[m - 1], m)
                 before = None  # what random directions change says nothing about the error estimate
-            elif audit and m == 1:
+            elif m == 1 and (audit or (not converged and model.unknown(vector) > UNKNOWN)):
                 step = model.outside(vector, model.beyond)
                 audited = step is not None
             if step is None and not converged:

@@ -8,7 +8,7 @@ from torch import Tensor
 from unlearn.curvature.estimators import Estimator, Lanczos
 from unlearn.curvature.known import Known
 from unlearn.curvature.operator import Operator
-from unlearn.curvature.recycled import AROUND, recycled
+from unlearn.curvature.recycled import AROUND, AUDIT, recycled
 from unlearn.curvature.spectrum import Extreme, driven, search
 from unlearn.values.errors import at_least, fraction
 from unlearn.values.flat import norm
@@ -89,8 +89,12 @@ class Tracker:
         spent = 0 if found is None else found.products
         # fewer products than were spent would hardly come closer
         if found is None or (not found.converged and lanczos.max_products - spent >= spent):
+            # a space of few products does not tell by how much the operator changes from one estimate to the next
+            learned = None if known is None else (known.drift, known.caution)
             known, start = None, probe if found is None or due else found.vector + direction
             found, known = yield from _anew(lanczos, start, spent)
+            if learned is not None:
+                known = replace(known, drift=learned[0], caution=learned[1], unaudited=AUDIT)
         self.known = known
         self.since_cold = 1 if due else self.since_cold + 1
         return found
