@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from unlearn.values.errors import UserError
+from unlearn.values.errors import UserError, in_one_line
 from unlearn.values.measurement import COLUMNS, ERRORS, NULL_PROXIES
 
 METHOD = "method.name"
@@ -141,8 +141,7 @@ def publish(place: str) -> list[str]:
     try:
         return [part.save().url for part in (workspace, report)]
     except Exception as error:  # whatever server and library raise, said in one line
-        text = " ".join(str(error).split())
-        raise UserError(f"the server did not take it ({type(error).__name__}: {text})") from error
+        raise UserError(f"the server did not take it ({type(error).__name__}: {in_one_line(error)})") from error
 
 
 def main() -> int:

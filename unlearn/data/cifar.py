@@ -21,7 +21,7 @@ from torchvision.datasets import utils as torchvision_utils
 from unlearn.data import safe_pickle
 from unlearn.data.augmentation import Augmentation
 from unlearn.data.split import Data, Split, subset
-from unlearn.values.errors import UserError, at_least, choice
+from unlearn.values.errors import UserError, at_least, choice, in_one_line
 
 Part = tuple[np.ndarray, list[int]]  # images, uint8 (n, 3, 32, 32), and their labels
 
@@ -135,7 +135,7 @@ class Cifar:
                     train = library(self._folder, download=True)
                 undo.pop_all()
         except (OSError, RuntimeError, HTTPException) as error:
-            raise self._absent(library, f"{self.name} could not be downloaded ({_line(error)})") from error
+            raise self._absent(library, f"{self.name} could not be downloaded ({in_one_line(error)})") from error
         return train
 
     def _unverified(self, published: _Published) -> tuple[Part, Part, int]:
@@ -156,10 +156,6 @@ class Cifar:
             for names in lists
         ]
         return parts[0], parts[1], num_classes
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _refuse_changed(library: type[CIFAR10], root: Path) -> None:
@@ -194,7 +190,7 @@ def _read_archive(archive: Path, folder: str, names: list[str]) -> dict[str, byt
                     files[name] = content.read()
             packed.read()  # gzip's own checksum is at the end
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
-        raise UserError(f"{archive}: is not a complete tar.gz archive ({_line(error)})") from error
+        raise UserError(f"{archive}: is not a complete tar.gz archive ({in_one_line(error)})") from error
     missing = [str(path) for path, name in wanted.items() if name not in files]
     if missing:
         raise UserError(f"{archive}: holds no file {missing[0]}")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unlearn.values.errors import UserError
+from unlearn.values.errors import UserError, first_line
 from unlearn.values.schedule import batch_at
 from unlearn.values.streams import generator
 
@@ -225,7 +225,7 @@ class FileForget:
         except OSError as error:
             raise UserError(f"forget.path={self.path}: {error.strerror or error}") from None
         except (ValueError, EOFError, OverflowError) as error:
-            raise UserError(f"forget.path={self.path}: not a list of integers: {str(error).splitlines()[0]}") from None
+            raise UserError(f"forget.path={self.path}: not a list of integers: {first_line(error)}") from None
         if not np.issubdtype(found.dtype, np.integer):
             raise UserError(f"forget.path={self.path}: holds {found.dtype}, not integers")
         return Forget(checked(tuple(int(i) for i in found.ravel()), len(context.labels), "forget.path"))

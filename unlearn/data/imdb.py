@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from unlearn.data.augmentation import Augmentation
 from unlearn.data.tables import read_table
 from unlearn.data.text import Labelled, Texts, labelled, some
-from unlearn.values.errors import UserError, at_least, choice
+from unlearn.values.errors import UserError, at_least, choice, in_one_line
 
 logger = logging.getLogger(__name__)
 
@@ -111,8 +111,7 @@ def _unpack(archive: Path) -> Iterator[File]:
                 if content is not None:
                     yield name, content.read()
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{archive}: is not a complete tar.gz archive ({reason})") from error
+        raise UserError(f"{archive}: is not a complete tar.gz archive ({in_one_line(error)})") from error
 
 
 def _number(name: str) -> tuple[int, str]:
@@ -168,7 +167,7 @@ def _from_hub(root: str) -> tuple[Labelled, Labelled]:
         found = load_dataset(HUB)
         train, test = (labelled(list(found[p]["text"]), list(found[p]["label"]), 2, f"{HUB}, {p}") for p in PARTS)
     except (OSError, ValueError, RuntimeError) as error:
-        reason = (" ".join(str(error).split()) or type(error).__name__).partition(" An error happened")[0]
+        reason = in_one_line(error).partition(" An error happened")[0]
         raise UserError(
             f"dataset.root={root}: holds neither {FOLDER}/, nor {ARCHIVE}, nor train and test as .parquet or .csv "
             f"(text,label); and {HUB} could not be had from Hugging Face ({reason}); HF_HUB_OFFLINE=1 reads its cache"

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from unlearn.values.errors import UserError
+from unlearn.values.errors import UserError, in_one_line
 
 # what unpickling raises on a truncated, foreign or wrongly assembled file
 _BROKEN = (
@@ -109,5 +109,5 @@ def loads(data: bytes) -> object:
     try:
         return _Unpickler(io.BytesIO(data), encoding="latin1").load()
     except _BROKEN as error:
-        reason = str(error) or type(error).__name__
+        reason = in_one_line(error)
         raise UserError(f"is not a complete pickle of arrays, lists, dicts and plain values ({reason})") from error

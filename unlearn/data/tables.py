@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from unlearn.values.errors import UserError
+from unlearn.values.errors import UserError, in_one_line
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def read_table(path: Path, columns: Sequence[str], *, nulls: bool = False) -> di
             # a review may be the word "NA"
             table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding_errors="replace")
     except (OSError, ValueError, EOFError) as error:  # pandas' and pyarrow's own are ValueErrors
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+        reason = getattr(error, "strerror", None) or in_one_line(error)
         raise UserError(f"{path}: cannot be read as {path.suffix.lstrip('.')} ({reason})") from error
     for column in columns:
         if column not in table:

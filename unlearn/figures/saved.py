@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from unlearn.values.errors import UserError
+from unlearn.values.errors import UserError, in_one_line
 from unlearn.values.measurement import COLUMNS, WORDS
 
 
@@ -45,8 +45,9 @@ def read(folder: Path) -> Saved:
     except FileNotFoundError as error:
         raise UserError(f"{folder}: holds no run (no steps.csv); give the folder that a run wrote") from error
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{folder}: cannot be read ({reason}); steps.csv and summary.json must be whole") from error
+        raise UserError(
+            f"{folder}: cannot be read ({in_one_line(error)}); steps.csv and summary.json must be whole"
+        ) from error
     missing = [column.name for column in COLUMNS if column.name not in steps]
     if missing:
         raise UserError(f"{folder}: steps.csv lacks {', '.join(missing)}; draw it with the version that wrote it")

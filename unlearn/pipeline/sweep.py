@@ -17,6 +17,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from unlearn.values.errors import first_line
+
 DONE = ("completed", "diverged")
 LOCKS = ".locks"  # beside the points' folders
 LONGEST = 180  # characters of a folder's name; file systems take 255 bytes
@@ -148,7 +150,7 @@ def conduct(
             try:
                 returned.append(launch([point.overrides for point in left[first : first + size]], first))
             except Exception as error:  # a worker died, say; what each point left behind tells which
-                logger.error("launcher: %s: %s", type(error).__name__, str(error).partition("\n")[0])
+                logger.error("launcher: %s: %s", type(error).__name__, first_line(error))
         # a point that is still unfinished without a lock lost its worker; one with a lock has another sweep's
         left = [point for point in left if _wait(folder / point.name) and not _told(folder / point.name)]
     skipped = len(every) - len(todo)

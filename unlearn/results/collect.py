@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from unlearn.values.errors import UserError
+from unlearn.values.errors import UserError, in_one_line
 
 STATUSES = ("completed", "diverged", "failed", "unfinished")
 FIXED = ("folder", "status", "error")
@@ -181,7 +181,7 @@ def _load(path: Path, problems: list[str]) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, yaml.YAMLError) as error:
-        problems.append(f"{path.name}: cannot be read ({' '.join(str(error).split())})")
+        problems.append(f"{path.name}: cannot be read ({in_one_line(error)})")
         return {}
     return flatten(values)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from unlearn.values.errors import UserError
+from unlearn.values.errors import UserError, first_line
 
 LOCKS = ".locks"  # in the root of a store
 
@@ -51,7 +51,7 @@ def from_bytes(content: bytes, device: torch.device) -> Any:
     try:
         return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
     except Exception as error:  # torch raises whatever its parsers do
-        raise Damaged(str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+        raise Damaged(first_line(error)) from error
 
 
 def lock_of(root: Path, stage: str, key: str) -> Path:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from unlearn.values.errors import first_line
+
 logger = logging.getLogger(__name__)
 
 Compute = Callable[[Tensor, Tensor], Tensor]
@@ -89,6 +91,6 @@ class Replays:
                 loss = compute(indices, inputs)
         except RuntimeError as error:
             self.failed = True
-            logger.info("training steps run without CUDA graphs: %s", str(error).splitlines()[0])
+            logger.info("training steps run without CUDA graphs: %s", first_line(error))
             return None
         return Captured(graph, indices, inputs, loss)

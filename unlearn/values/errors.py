@@ -51,6 +51,30 @@ class NotFinite(UserError):
         return NotFinite, ()
 
 
+def in_one_line(error: BaseException) -> str:
+    """Say an error in one line.
+
+    Args:
+        error: any.
+
+    Returns:
+        Its message without line breaks; the name of its type where it has none.
+    """
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def first_line(error: BaseException) -> str:
+    """Say an error by the first line of its message, where more would be advice to programmers.
+
+    Args:
+        error: any.
+
+    Returns:
+        That line; the name of its type where it has none.
+    """
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
     """Check a named choice.
 
