@@ -64,13 +64,12 @@ class WandbSettings:
         group: str | None = None,
         job_type: str | None = None,
         name: str | None = None,
-        resumed: bool = False,
     ) -> Sink:
         """Start a W&B run.
 
         Its id is `run_id(folder, group of the settings)`, or WANDB_RUN_ID of the environment, which W&B's sweeps agent
-        sets: a run that goes on stays one run, and one that starts again takes the place of its former attempt. Where
-        no server answers, the run is kept offline.
+        sets: a run that goes on or starts again takes the place of its former attempt. Where no server answers, or
+        nobody is logged in, the run is kept offline.
 
         Args:
             folder: the run's folder; W&B writes to `wandb/` in it.
@@ -78,7 +77,6 @@ class WandbSettings:
             group: used where the settings name none.
             job_type: used where the settings name none.
             name: used where the settings name none; W&B takes 128 characters of it.
-            resumed: the run goes on from a checkpoint and adds to what was logged; False starts its log afresh.
 
         Returns:
             The sink; one that keeps nothing where the mode is `disabled` or W&B fails.
@@ -91,8 +89,9 @@ class WandbSettings:
         for mode in dict.fromkeys((self.mode, "offline")):
             try:
                 start, end = (float(os.environ.get(name, seconds)) for name, seconds in PATIENCE.items())
-                if not resumed:
-                    _forget(folder, own)
+                if mode == "online":
+                    _log_in()
+                _forget(folder, own)
                 run = wandb.init(
                     dir=str(folder),
                     mode=mode,  # type: ignore[arg-type]
@@ -103,7 +102,7 @@ class WandbSettings:
                     name=(self.name or name or "")[:128] or None,
                     entity=self.entity,
                     id=None if "WANDB_RUN_ID" in os.environ else own,
-                    resume="allow" if resumed else None,  # None: what a server has under this id is replaced
+                    resume=None,  # what a server has under this id is replaced
                     config=dict(config),
                     reinit="create_new",  # the jobs of a multirun share one process
                     save_code=False,
@@ -265,6 +264,15 @@ def _renew() -> None:
         wandb.teardown()
     except Exception as error:
         _only_from_wandb(error, told=True)  # a dead service cannot even be told to end
+
+
+def _log_in() -> None:
+    """See that W&B has a key: its `init` would ask for one on a terminal, and a sweep would wait for an answer."""
+    import wandb
+
+    wandb.setup(settings=wandb.Settings(silent=True))  # else it says for each run whose key it found
+    if not wandb.login(prompt=False, verify=False):
+        raise wandb.errors.UsageError("nobody is logged in: run `wandb login`, or set WANDB_API_KEY")
 
 
 def _only_from_wandb(error: Exception, told: bool = False, then: str = "without it") -> None:
