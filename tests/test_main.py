@@ -8,6 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from unlearn.__main__ import main
+from unlearn.records.folder import taken
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = ["dataset.train_size=64", "debug=smoke", "device=cpu"]
@@ -87,6 +88,14 @@ def test_a_store_that_cannot_be_written_leaves_no_run(command, tmp_path):
     assert (code, err.count("\n")) == (2, 1)
     assert "store.root" in err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_another_process_is_at_is_left_to_it(command, tmp_path):
+    with taken(tmp_path / "run"):
+        code, _, err = command("hydra.run.dir=run", *QUICK)
+        assert (code, err.count("\n")) == (2, 1)
+        assert "another process is at this run" in err
+        assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
 
 
 def test_an_interrupt_is_one_line(command, tmp_path, monkeypatch):

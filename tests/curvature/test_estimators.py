@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from tests.curvature.matrix import Matrix
 from unlearn.curvature.estimators import Dense, Lanczos, PowerIteration
-from unlearn.curvature.operator import Matrix
 
 TIGHT = [Lanczos("lanczos", 1e-10, 200), PowerIteration("power", 1e-13, 100_000), Dense("dense")]
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from tests.curvature.matrix import Matrix
 from unlearn.curvature.krylov import krylov
-from unlearn.curvature.operator import Matrix
 
 
 def operator(dim=12, seed=0):

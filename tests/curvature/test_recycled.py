@@ -4,10 +4,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from tests.curvature.matrix import Matrix
 from tests.curvature.test_estimators import start, symmetric
 from unlearn.curvature.known import KEPT, Known, felt
 from unlearn.curvature.krylov import krylov
-from unlearn.curvature.operator import Matrix
 from unlearn.curvature.recycled import AUDIT, recycled
 from unlearn.curvature.spectrum import driven
 from unlearn.values.errors import NotFinite

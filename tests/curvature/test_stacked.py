@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.curvature.matrix import Matrix
 from unlearn.curvature.estimators import Lanczos
 from unlearn.curvature.krylov import krylov
 from unlearn.curvature.lockstep import lockstep
-from unlearn.curvature.operator import Hessian, Matrix
+from unlearn.curvature.operator import Hessian
 from unlearn.curvature.spectrum import search
 from unlearn.curvature.stacked import (
     StackedHessian,

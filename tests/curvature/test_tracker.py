@@ -1,9 +1,9 @@
 import pytest
 import torch
 
+from tests.curvature.matrix import Matrix
 from unlearn.curvature.estimators import Lanczos, PowerIteration
 from unlearn.curvature.known import KEPT
-from unlearn.curvature.operator import Matrix
 from unlearn.curvature.tracker import PATIENCE, Tracker, Warmth
 from unlearn.values.errors import UserError
 

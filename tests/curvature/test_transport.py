@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from tests.curvature.matrix import Matrix
 from tests.worlds import learner, quadratic, recipe
 from unlearn.curvature.krylov import krylov
-from unlearn.curvature.operator import Matrix
 from unlearn.curvature.transport import Flow, Removal, Visit, bounded, transport
 from unlearn.train.loop import removal_of, train
 from unlearn.train.visits import KEPT, Visits

@@ -4,8 +4,9 @@ import pandas as pd
 import pytest
 import torch
 
+from tests.curvature.matrix import Matrix
 from tests.worlds import learner, quadratic, recipe
-from unlearn.curvature.operator import Halves, Matrix
+from unlearn.curvature.operator import Halves
 from unlearn.pipeline.forecast import forecast
 from unlearn.pipeline.run import run
 from unlearn.train.loop import train

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.rows import row
-from unlearn.records.folder import RunFolder
+from unlearn.records.folder import RunFolder, taken
 from unlearn.values.errors import UserError
 from unlearn.values.flat import Layout
 from unlearn.values.measurement import COLUMNS, Measurement
@@ -20,8 +20,8 @@ def measured(step: int, v: float | None = 0.1, loss: float = 2.3) -> Measurement
 def test_rows_read_back_as_the_same_numbers(tmp_path):
     folder = RunFolder.create(tmp_path / "a" / "run", {})
     awkward = [0.1 + 0.2, 1e-300, 1 / 3, 5.0]
-    for step, v in enumerate(awkward):
-        folder.append(measured(step, v))
+    for place, v in enumerate(awkward):
+        folder.put(place, measured(place, v))
     table = pd.read_csv(folder.path / "steps.csv")
     assert list(table.columns) == [column.name for column in COLUMNS]
     assert table["verification_error"].tolist() == awkward
@@ -30,8 +30,8 @@ def test_rows_read_back_as_the_same_numbers(tmp_path):
 
 def test_a_row_is_on_disk_at_once_and_the_text_is_fixed(tmp_path):
     folder = RunFolder.create(tmp_path, {})
-    folder.append(measured(1))
-    folder.append(measured(2, v=None))
+    folder.put(0, measured(1))
+    folder.put(1, measured(2, v=None))
     header, *rows = (tmp_path / "steps.csv").read_bytes().decode().split("\n")
     assert header.startswith("step,epoch,lr,")
     rest = "0.5,0.6,0.7,0.8,0.12,0.31,0.02,5,growth+batchnorm,0.9,0.01"
@@ -47,8 +47,8 @@ def reopened(path):
 def test_rows_that_stand_there_are_left_and_others_go_with_all_that_follow(tmp_path, caplog):
     path = tmp_path / "steps.csv"
     folder = RunFolder.create(tmp_path, {})
-    for step in (1, 2, 3):
-        folder.append(measured(step))
+    for place in range(3):
+        folder.put(place, measured(place + 1))
     whole = path.read_bytes()
     again = reopened(tmp_path)
     for place, step in enumerate((1, 2)):
@@ -73,10 +73,22 @@ def test_rows_under_another_header_are_none(tmp_path, caplog):
     assert "from row 1 on" in caplog.text
 
 
+def test_one_process_at_a_time_is_in_a_run_folder_and_leaves_no_lock(tmp_path):
+    path = tmp_path / "run"
+    with taken(path):
+        with pytest.raises(UserError, match="another process is at this run"), taken(path):
+            pass
+        with pytest.raises(UserError, match="another process is at this run"), taken(path):
+            pass  # who was refused has not freed it
+    assert not list(path.iterdir())
+    with taken(path):
+        pass
+
+
 def test_a_diverged_loss_reads_back(tmp_path):
     folder = RunFolder.create(tmp_path, {})
-    folder.append(measured(1, loss=math.inf))
-    folder.append(measured(2, loss=math.nan))
+    folder.put(0, measured(1, loss=math.inf))
+    folder.put(1, measured(2, loss=math.nan))
     assert pd.read_csv(tmp_path / "steps.csv")["loss"].tolist() == pytest.approx([math.inf, math.nan], nan_ok=True)
 
 

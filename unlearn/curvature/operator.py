@@ -234,33 +234,6 @@ class Halves:
         return self.mean(*self.both(vector))
 
 
-@dataclass(frozen=True)
-class Matrix:
-    """A symmetric matrix as an operator: built cases for tests, and small dense problems.
-
-    Attributes:
-        entries: shape (dim, dim).
-    """
-
-    entries: Tensor
-
-    @property
-    def dim(self) -> int:
-        """Number of rows."""
-        return len(self.entries)
-
-    def matvec(self, vector: Tensor) -> Tensor:
-        """Multiply.
-
-        Args:
-            vector: shape (dim,).
-
-        Returns:
-            Shape (dim,).
-        """
-        return self.entries @ vector
-
-
 def dense(operator: Operator, like: Tensor) -> Tensor:
     """Write the operator out as a matrix, one product a column. An oracle for tests.
 

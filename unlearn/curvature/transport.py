@@ -12,7 +12,7 @@ On an eigenvector of H this is a recursion of two numbers. So it is run on the R
 at the removal: a handful of products whatever the number of steps. What lies outside the space is carried as though the
 loss were flat there. For plain SGD and one visit it is
 
-    w' - w  =  f(H) eta g_0,    f(x) = product over the later steps of (1 - eta_i x)        (paper.md section 2)
+    w' - w  =  f(H) eta g_0,    f(x) = product over the later steps of (1 - eta_i x)
 
 The recursion is that of Hara et al. 2019 and of Hessian-free recollection (arXiv 2404.01712): a product a step there.
 """

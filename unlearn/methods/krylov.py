@@ -1,7 +1,7 @@
 """Krylov unlearning: add back what has become of the removal, not what it was.
 
 Single-gradient unlearning adds eta g_0. But each later step multiplied that by (I - eta H); what is left of it is
-f(H) eta g_0, which a few Hessian-vector products give (`curvature/transport.py`, paper.md section 2). The
+f(H) eta g_0, which a few Hessian-vector products give (`curvature/transport.py`). The
 recursion is that of influence for SGD (Hara et al. 2019) and of Hessian-free recollection (arXiv 2404.01712).
 
 Eigenvalues are clamped to [0, 1/eta]: without that, negative curvature has blown the update up by hundreds.

@@ -1,6 +1,6 @@
 """Single-gradient unlearning: add the forgotten gradient back, once.
 
-Paper: Thudi et al. 2022, section on single gradient unlearning; paper.md section 2. Under plain SGD,
+Paper: Thudi et al. 2022, section on single gradient unlearning. Under plain SGD,
 
     w'' = w_t + eta * m * grad L(w_0, x*)
 

@@ -1,4 +1,4 @@
-"""The unlearning errors: proxies for the verification error that need no retraining. paper.md section 2.
+"""The unlearning errors: proxies for the verification error that need no retraining.
 
 All take eta (`lr`), t (`steps`), the distance norm(w_t - w_0) and a singular value `sigma` of the Hessian. At fixed lr
 the first and the last are proportional; across learning rates they are not, and only the last has the unit of a weight.

@@ -27,7 +27,7 @@ from unlearn.pipeline.prepare import Prepared, prepare
 from unlearn.pipeline.stages import Job, Pair
 from unlearn.pipeline.stopwatch import Stopwatch
 from unlearn.pipeline.summary import summarise
-from unlearn.records.folder import RunFolder
+from unlearn.records.folder import RunFolder, taken
 from unlearn.records.provenance import provenance
 from unlearn.store.entries import Alone, Store
 from unlearn.train.hessian import SMALL
@@ -105,22 +105,23 @@ def run(cfg: DictConfig, path: Path) -> dict[str, Any]:
     settings = plain(cfg)
     watch = Watch(prepared.config.checkpoint.minutes)
     store = _store(prepared, path, watch)
-    folder = RunFolder.create(path, settings)
-    if (summary := folder.finished()) is not None:
-        logger.info("%s: is done already", path)
-        return summary
-    with recorded(cfg, settings, prepared, folder, outcome) as sink, watch:
-        job = Job(prepared, outcome.seconds, watch, store, _user(folder.path, store), outcome.reused)
-        pair = stages.pair(job, lambda row: _emit(row, folder, sink, outcome))
-        if isinstance(store, Store):  # which has the pair now
-            watch.stop("stopped after training; the store has M and M': the same command goes on from there")
-        try:
-            unlearned = stages.unlearned(job, pair.trained)
-        except Diverged:
-            _emit(_last(pair, None), folder, sink, outcome)  # M and M' were measured whatever became of M''
-            raise
-        _emit(_last(pair, unlearned), folder, sink, outcome)
-        conclude(prepared, Ended.of(pair.trained, unlearned), folder, sink, outcome)
+    with taken(path):
+        folder = RunFolder.create(path, settings)
+        if (summary := folder.finished()) is not None:
+            logger.info("%s: is done already", path)
+            return summary
+        with recorded(cfg, settings, prepared, folder, outcome) as sink, watch:
+            job = Job(prepared, outcome.seconds, watch, store, _user(folder.path, store), outcome.reused)
+            pair = stages.pair(job, lambda row: _emit(row, folder, sink, outcome))
+            if isinstance(store, Store):  # which has the pair now
+                watch.stop("stopped after training; the store has M and M': the same command goes on from there")
+            try:
+                unlearned = stages.unlearned(job, pair.trained)
+            except Diverged:
+                _emit(_last(pair, None), folder, sink, outcome)  # M and M' were measured whatever became of M''
+                raise
+            _emit(_last(pair, unlearned), folder, sink, outcome)
+            conclude(prepared, Ended.of(pair.trained, unlearned), folder, sink, outcome)
     watch.stop("stopped; this run is done")  # but no further one of its sweep
     return outcome.summary
 

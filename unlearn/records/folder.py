@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import yaml
+from filelock import FileLock, Timeout
 from safetensors.torch import save
 from torch import Tensor
 
@@ -98,14 +99,6 @@ class RunFolder:
         """
         return write_json(self.path / f"{name}.json", values)
 
-    def append(self, measurement: Measurement) -> None:
-        """Add a row to `steps.csv`: the shortest text that reads back as the same number; an empty cell for None.
-
-        Args:
-            measurement: one measured step.
-        """
-        self.put(len(self._rows), measurement)
-
     def put(self, place: int, measurement: Measurement) -> None:
         """Have a row stand at a place of `steps.csv`. A run that goes on finds the rows that it wrote before.
 
@@ -188,6 +181,33 @@ def _whole(path: Path) -> Iterator[IO[bytes]]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def taken(path: Path) -> Iterator[None]:
+    """Keep other processes from a run's folder: two at once would write each row twice.
+
+    Args:
+        path: the folder; made where it is not there.
+
+    Yields:
+        Nothing; while the block runs a hidden file `.lock` lies in the folder.
+
+    Raises:
+        UserError: another process is at it, or the folder cannot be written.
+    """
+    with _one_line(path):
+        path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(f"{path}: another process is at this run; wait for it, or choose another folder") from None
+    try:
+        yield
+    finally:
+        (path / ".lock").unlink(missing_ok=True)
+        lock.release()
 
 
 @contextmanager

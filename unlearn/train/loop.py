@@ -54,7 +54,7 @@ def train(
     """Train learners in step, changing them in place, and pause after each step.
 
     A learner that trains on the kept points takes no step where the whole batch is forgotten: weights and velocity stay
-    as they are while the schedule, and so the learning rate, goes on (paper.md section 5). Learners share each batch
+    as they are while the schedule, and so the learning rate, goes on. Learners share each batch
     and its augmentation, and nothing that one does reaches another.
 
     Args:

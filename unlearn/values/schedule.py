@@ -53,7 +53,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The order in which training visits its points (paper.md section 5).
+    """The order in which training visits its points, the same for M and M'.
 
     Attributes:
         size: number of training points.
