@@ -3,7 +3,6 @@
 Hydra finds launchers in modules of the namespace package `hydra_plugins` alone. torch is imported when a sweep starts.
 """
 
-import copy
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, configure_log, filter_overrides, run_job, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, open_dict
 
 if TYPE_CHECKING:
     from unlearn.pipeline.stacking import Point
@@ -72,12 +71,13 @@ class FusedLauncher(Launcher):
         """
         from unlearn.pipeline.fused import compute
         from unlearn.pipeline.stacking import stacks
+        from unlearn.pipeline.sweep_start import job_of
 
         setup_globals()
         self._log_as_sweep()
         Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
         jobs = [self._job(initial_job_idx + place, overrides) for place, overrides in enumerate(job_overrides)]
-        found, reasons = stacks([_task_config(job) for job in jobs], self.most)
+        found, reasons = stacks([job_of(job) for job in jobs], self.most)
         for place, reason in sorted(reasons.items()):
             log.info("#%d runs alone: %s", initial_job_idx + place, reason)
         done: dict[int, JobReturn] = {}
@@ -116,14 +116,6 @@ class FusedLauncher(Launcher):
         )
         self._log_as_sweep()
         return done
-
-
-def _task_config(job: DictConfig) -> DictConfig:
-    """Copy what the task function will see: everything but Hydra's own node."""
-    config = copy.deepcopy(job)
-    with read_write(config), open_dict(config):
-        del config["hydra"]
-    return config
 
 
 def _writes(computed: "Point", error: Exception | None) -> TaskFunction:

@@ -7,7 +7,7 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig
 
 
 @dataclass
@@ -33,12 +33,11 @@ class Points(BasicSweeper):
         self.plan = plan
 
     def _composed(self, point: Any) -> DictConfig:
+        from unlearn.pipeline.sweep_start import job_of
+
         assert self.config is not None
         assert self.hydra_context is not None
-        config = self.hydra_context.config_loader.load_sweep_config(self.config, point.overrides)
-        with read_write(config), open_dict(config):
-            del config["hydra"]
-        return config
+        return job_of(self.hydra_context.config_loader.load_sweep_config(self.config, point.overrides))
 
     def sweep(self, arguments: list[str]) -> Any:
         """Do the points that are not done.
@@ -73,7 +72,7 @@ class Points(BasicSweeper):
             # what is there are these very runs, even if the sweep was started in another way before
             todo = [point for point in todo if sweep.state_of(folder / point.name) not in sweep.DONE]
         if self.plan:
-            plan.show([loader.load_sweep_config(self.config, point.overrides) for point in points], points, folder)
+            plan.show([self._composed(point) for point in points], points, folder)
             return []
         sweep_start.note(folder, base, points)
         return sweep.conduct(points, todo, folder, self.launcher.launch, self.max_batch_size)

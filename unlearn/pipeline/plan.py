@@ -48,15 +48,14 @@ class Pace:
     megabytes: float
 
 
-def show(configs: Sequence[DictConfig], points: Sequence[sweep.Point], folder: Path) -> None:
+def show(jobs: Sequence[DictConfig], points: Sequence[sweep.Point], folder: Path) -> None:
     """Print the plan of a sweep. No run is started; data is loaded, and texts are encoded where the store has none.
 
     Args:
-        configs: of each point.
+        jobs: the config of each point.
         points: of the sweep.
         folder: of the sweep.
     """
-    jobs = [_job(config) for config in configs]
     left = [
         job for job, point in zip(jobs, points, strict=True) if sweep.state_of(folder / point.name) not in sweep.DONE
     ]
@@ -168,14 +167,6 @@ def _megabytes(prepared: Prepared) -> float:
     size = prepared.network.layout.dim * 4 / 1e6
     looks = prepared.recorded.schedule.total_steps // prepared.config.measure.every if keeps_views(prepared) else 0
     return (5 * looks + 12) * size
-
-
-def _job(config: DictConfig) -> DictConfig:
-    job = config.copy()
-    OmegaConf.set_struct(job, False)
-    job.pop("hydra", None)
-    OmegaConf.set_struct(job, True)
-    return job
 
 
 def _kind(job: DictConfig) -> str:

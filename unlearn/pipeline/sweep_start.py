@@ -1,18 +1,34 @@
 """Before a sweep starts: whether it is the one that was started before, and whether its settings can be right."""
 
+import copy
 import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from unlearn.pipeline.sweep import Point, lock
 from unlearn.records.folder import difference, held, write_json
 from unlearn.values.errors import UserError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
+
+
+def job_of(config: DictConfig) -> DictConfig:
+    """Give what the task function of a job sees.
+
+    Args:
+        config: of the job, as Hydra's loader composes it.
+
+    Returns:
+        A copy of everything but Hydra's own node.
+    """
+    job = copy.deepcopy(config)
+    with read_write(job), open_dict(job):
+        del job["hydra"]
+    return job
 
 
 def base_of(fixed: Sequence[str]) -> dict[str, Any]:
