@@ -1,5 +1,6 @@
 """Many measured steps in a row: products a step, and whether time and memory grow."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,11 @@ def products(world: World, steps: int, folder: Path, checks: int, *more: str) ->
     overrides = (*REFERENCE, *more)
     prepared = ready(world, steps, *overrides)
     folder.mkdir(parents=True)
-    rows = list(measured(prepared, folder))
-    errors = []
+    rows, errors = [], []
+    for row in measured(prepared, folder):
+        rows.append(row)
+        if row["seconds"] > 1:  # else it is soon done
+            print(f"step {row['step']} of {steps}: {row['products']} products, {row['seconds']:.3g} s", file=sys.stderr)
     for row in rows[:: -max(1, steps // checks)][:checks]:
         errors.append(abs(row["sigma"] / tight(prepared, state(folder / f"{row['step']}.pt")) - 1))
     settings = prepared.config.optimizer

@@ -223,3 +223,15 @@ def test_pairs_of_a_krylov_space():
     assert known.values[:5] == pytest.approx(VALUES[:5], abs=1e-8)
     assert len(known.values) == KEPT
     torch.testing.assert_close(operator.matvec(known.vectors[0]), known.values[0] * known.vectors[0])
+
+
+@pytest.mark.parametrize(("partner", "unaudited"), [(2, 0), (1, 4)], ids=["outside", "known"])
+def test_a_second_product_outside_of_all_that_is_known_is_an_audit(partner, unaudited):
+    """The leader is coupled to one more direction: to one that no pair knows, or to the second pair."""
+    entries = torch.tensor([5.0, 3.0, 2.0, *[0.0] * 37], dtype=torch.float64).diag()
+    entries[0, partner] = entries[partner, 0] = 0.5
+    known = Known(EYE[:2].clone(), [5.0, 3.0], [0.0, 0.5], unaudited=3, outer=(0.0, 1.0))
+    found, after = find(Matrix(entries), known, tolerance=1e-6)
+    assert found.products > 1
+    assert found.value == pytest.approx(float(torch.linalg.eigvalsh(entries)[-1]), rel=1e-6)
+    assert after.unaudited == unaudited
