@@ -162,3 +162,31 @@ def test_pairs_are_not_given_up_for_a_search_with_fewer_products():
 def test_the_most_products_hold_for_all_of_a_search(most):
     found = follow(Warmth(True, 0.01, 4), [turning(step, 0.5) for step in range(8)], Lanczos("lanczos", 1e-9, most))
     assert max(each.products for each in found) <= most
+
+
+def test_pairs_that_are_given_up_are_all_looked_along():
+    """The leader falls by more than half, below the second pair or not: a restart from one of them would not do."""
+    for first, second in ((4.4, 4.8), (4.4, 4.0)):
+        values = torch.linspace(-0.5, 0.5, DIM, dtype=torch.float64)
+        operators = []
+        for values[0], values[1] in ((10.0, 4.3), (first, second)):
+            operators.append(Matrix(values.diag()))
+        found = follow(Warmth(True, 0.01, 25), operators)
+        assert found[1].value == pytest.approx(max(first, second), rel=1e-3)
+
+
+def test_a_jump_is_doubted_for_a_few_estimates_alone():
+    values = torch.linspace(-0.005, 0.005, DIM, dtype=torch.float64)
+    operators = []
+    for step in range(16):
+        values[:4] = torch.tensor([0.1, 0.08, 0.05, 0.03], dtype=torch.float64) * (1000 if step else 1)
+        operators.append(Matrix(values.diag()))
+    found = follow(Warmth(True, 0.01, 25), operators)
+    assert all(each.value == pytest.approx(0.1 * (1000 if step else 1), rel=1e-3) for step, each in enumerate(found))
+    assert sum(each.products for each in found[8:]) <= 16
+
+
+def test_without_warm_starts_nothing_is_kept():
+    tracker = Tracker(Lanczos("lanczos", 1e-3, 30), Warmth(False, 0.01, 25))
+    tracker(turning(0), probe(0))
+    assert tracker.known is None

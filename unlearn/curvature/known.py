@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from unlearn.curvature.krylov import Krylov
+from unlearn.curvature.outside import felt
 from unlearn.values.errors import NotFinite
 from unlearn.values.flat import combined, gram, norm
 
@@ -31,7 +32,6 @@ GROWN = 1.15  # times, yesterday's spectrum is taken to have grown at most
 # chosen on digits (CNN and MLP, with and without momentum, seeds 3 to 8), for fewer products at errors no larger
 SHARE = 0.9  # of the second eigenvalue: the most that curvature outside of all that is known is taken to be
 FLOOR = 0.1  # of the first: no less than that
-SPREAD = 2.0  # times the spread seen, curvature outside may spread
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ class Known:
     Attributes:
         vectors: orthonormal rows, shape (k, dim), leading first.
         values: of each.
-        doubts: by how much each value may be off, relative: what the operator has drifted since it was multiplied.
+        doubts: by how much each value may be off, relative: the operator's drift since it was multiplied.
         drift: by how much the leading value has lately changed between two estimates, relative.
         caution: times the error estimate must be under the tolerance; more where estimates were lately too small.
-        unaudited: estimates since the last audit.
+        unaudited: estimates since the last audit; after a restart as many as make one due.
         outer: curvature last seen along a unit vector x that a product had outside of all that was known: its mean
             x' A x, and its spread, the norm of what A x has outside of x and B; infinite where none was seen.
     """
@@ -72,7 +72,7 @@ class Known:
         rows = combined(torch.from_numpy(_upright(vectors[:, chosen].numpy()).T), space.basis[: space.products])
         # the last vector is the furthest out; where it is nearly one of few eigenvectors, it says nothing about others
         last, spread = space.diagonal[-1], space.leftover
-        outer = (last, spread) if spread >= abs(last) else cls.outer
+        outer = (last, spread) if spread > abs(last) else cls.outer
         return cls(rows, values[chosen].tolist(), [0.0] * len(chosen), outer=outer)
 
 
@@ -137,8 +137,9 @@ class Model:
 
     def unknown(self, vector: Array) -> float:
         """Say which share of what a vector of the model has outside of B lies along R, of the squared length."""
-        squares = np.square(vector)
-        return float(squares[self.beyond :].sum() / max(squares[self.multiplied :].sum(), np.finfo(float).tiny))
+        outside = np.square(vector)[self.multiplied :]
+        beyond = outside[self.beyond - self.multiplied :]
+        return float(beyond.sum() / outside.sum()) if outside.any() else 0.0
 
     def vectors(self, coefficients: Array) -> Tensor:
         """Leave the model.
@@ -163,7 +164,7 @@ class Model:
         """
         outside = np.where(np.arange(len(vector)) >= first, vector, 0.0)
         length = np.linalg.norm(outside)
-        if length <= torch.finfo(self.given[0].dtype).eps:
+        if length <= torch.finfo(self.given[0].dtype).eps * np.linalg.norm(vector):
             return None
         step = self.vectors(outside[None] / length)[0]
         return step / norm(step).to(step)
@@ -176,7 +177,8 @@ class Model:
         """
         chosen = np.abs(self.values).argsort()[::-1][:KEPT]
         values, vectors = self.values[chosen], _upright(self.axes[:, chosen])
-        doubts = (vectors * (self.doubt @ vectors)).sum(0) / np.maximum(np.abs(values), np.finfo(float).tiny)
+        least = np.finfo(float).eps * abs(values[0]) or 1.0  # of an operator that is zero nothing is in doubt
+        doubts = (vectors * (self.doubt @ vectors)).sum(0) / np.abs(values).clip(least)
         room = self.known.vectors if len(self.known.values) == len(values) else None
         rows = combined(torch.from_numpy(vectors.T @ self.frame), self.given, room)
         return Known(rows, values.tolist(), doubts.tolist(), self.drift, outer=self.outer)
@@ -205,13 +207,12 @@ def modelled(basis: list[Tensor], products: list[Tensor], known: Known, *, audit
     if not np.isfinite(angles).all():
         raise NotFinite
     g, m, last = len(angles), len(basis), len(basis) + len(known.values)
-    size = np.abs(angles[:m, last:]).max()
     frame = np.zeros((m, g))
     frame[:, :m] = np.linalg.inv(np.linalg.cholesky(angles[:m, :m]))  # at right angles, up to rounding, as they are
     frame = _added(angles, frame, range(m, last), SHED)
     n = len(frame)
     # shorter than this it changes no digit of the eigenvalue, and may be rounding, of the vectors or of the Gram matrix
-    frame = _added(angles, frame, range(last, g), size * max(torch.finfo(basis[0].dtype).eps ** 0.5, 3e-6))
+    frame = _added(angles, frame, range(last, g), max(torch.finfo(basis[0].dtype).eps ** 0.5, 3e-6))
     at_products = frame @ angles[:, last:] @ frame[:m, :m].T  # A times the rows of Q that are in B
     leader = known.values[0]
     growth = min(max(float(angles[0, last]) / leader, 1.0), GROWN) if leader else 1.0
@@ -220,58 +221,25 @@ def modelled(basis: list[Tensor], products: list[Tensor], known: Known, *, audit
     matrix, doubt = np.zeros((2, len(frame), len(frame)))
     matrix[:, :m], matrix[:m] = at_products, at_products.T
     matrix[:m, :m] = (at_products[:m] + at_products[:m].T) / 2
+    # where B has some of the outside these have some as well, left out: guesses for it cost a tenth more products
     matrix[m:n, m:n] = onto * before @ onto.T
     outer = growth * known.outer[0], growth * known.outer[1]
     if audited:
         outer = float(matrix[1, 1]), float(np.linalg.norm(matrix[2:, 1]))
-    # no more than most of the second eigenvalue, else something unknown might always lead; each guess a little lower
-    # than the one before, since among equal ones rounding would choose what is kept
+    # at most most of the second eigenvalue, else something unknown might always lead; each guess a little lower than
+    # the one before, since among equal ones rounding would choose what is kept
     most = max(SHARE * float(np.sort(np.abs(before))[-2:][0]), FLOOR * abs(float(before[0])))
-    theta = min(abs(float(before[0])), abs(float(matrix[0, 0])))  # where the leader falls, what is outside weighs more
-    guess, unsure = felt(outer, most, math.copysign(theta, float(before[0])))
+    lead = float(np.abs(np.linalg.eigvalsh(matrix[:m, :m])).max())  # where it falls, what is outside weighs more
+    guess, unsure = felt(outer, most, math.copysign(min(abs(float(before[0])), lead), float(before[0])))
     order = min(known.unaudited, 10) * 1e-2 + np.arange(len(frame) - n) * 1e-3
     matrix[n:, n:] = np.diag(guess * (1 - order))
 
     values, axes = np.linalg.eigh(matrix)
     change = abs(float(np.abs(values).max()) / abs(leader) - 1) if leader else 1.0
-    drift = max(change, FADE * known.drift)
+    drift = min(max(change, FADE * known.drift), 1.0)
     doubt[m:n, m:n] = onto * (np.abs(before) * np.hypot(known.doubts, drift)) @ onto.T
     doubt[n:, n:] = unsure * np.eye(len(frame) - n)
     return Model(given, known, frame, m, n, matrix, doubt, values, axes, change, drift, outer)
-
-
-def felt(outer: tuple[float, float], most: float, theta: float) -> tuple[float, float]:
-    """Bound the curvature that the leading eigenvector feels along a unit vector x outside of all that is known.
-
-    It is o + s^2 / (theta - b), with o = x' A x, s the norm of what A x has outside of x, and b what lies further out.
-    Of all spectra within [-most, most] with mean o and spread s, those with a point at one of the ends are felt the
-    most and the least (Gauss and Radau's rule; Golub and Meurant, Matrices, Moments and Quadrature, chapter 6).
-
-    Args:
-        outer: o and s as last seen.
-        most: the largest magnitude that curvature outside is taken to have.
-        theta: the leading eigenvalue.
-
-    Returns:
-        A guess, the mean of both bounds; and how far off it may be, where the spread may be `SPREAD` times s.
-    """
-    if math.isinf(outer[1]) or abs(outer[0]) >= most:
-        return 0.0, most  # nothing was seen, or nothing that these bounds have room for
-    sign = math.copysign(1.0, theta)
-    o = sign * outer[0]
-
-    def bounds(spread: float) -> list[float]:
-        felt = []
-        for end in (-most, most):
-            square = min(spread**2, (most - o) * (most + o))  # no spectrum within the bounds spreads more
-            beyond = end - math.copysign(square / abs(end - o), end)
-            felt.append(min(most, o + square / max(abs(theta) - beyond, np.finfo(float).eps * most)))
-        return felt
-
-    low, high = bounds(outer[1])
-    lowest, highest = bounds(SPREAD * outer[1])
-    guess = (low + high) / 2
-    return sign * guess, min(max(guess - lowest, highest - guess, guess - o), most - abs(guess))
 
 
 def _added(angles: Array, frame: Array, rows: range, short: float) -> Array:
@@ -281,12 +249,13 @@ def _added(angles: Array, frame: Array, rows: range, short: float) -> Array:
         angles: inner products of all rows, shape (g, g).
         frame: orthonormal so far, shape (n, g).
         rows: to add.
-        short: what is no longer than this is left out.
+        short: what is no longer than this, of a row of length 1, is left out.
 
     Returns:
         Shape (n', g).
     """
-    fresh = np.eye(len(angles))[rows.start : rows.stop]
+    lengths = np.sqrt(np.maximum(np.diag(angles), np.finfo(float).tiny))
+    fresh = np.diag(1 / lengths)[rows.start : rows.stop]
     for _ in range(2):  # twice is enough to be orthogonal to working precision
         fresh = fresh - (fresh @ angles @ frame.T) @ frame
     squares, axes = np.linalg.eigh(fresh @ angles @ fresh.T)

@@ -9,6 +9,7 @@ is spent all the same. More rarely a re-check spends a few on the Krylov space o
 that no pair knows would show.
 """
 
+import math
 from collections.abc import Generator
 from dataclasses import replace
 
@@ -59,7 +60,7 @@ def recycled(start: Tensor, known: Known, tolerance: float, max_products: int, p
         model = modelled(basis, products, known, audited=audited)
         value, vector, error = model.lead(tolerance)
         if before is not None:
-            judged = max(judged, CAUTION * _misjudged(*before, value))
+            judged = max(judged, CAUTION * _misjudged(*before, value, tolerance))
             caution = max(judged, FADE * known.caution)
         converged = caution * error <= tolerance * abs(value)
         lost = m == 1 and model.change > LOST
@@ -77,7 +78,8 @@ def recycled(start: Tensor, known: Known, tolerance: float, max_products: int, p
             checked = audited or (probe is not None and m > AROUND)
             pairs = replace(model.pairs(), caution=caution, unaudited=0 if checked else known.unaudited + 1)
             lead = pairs.vectors[0].clone()  # a view would keep all pairs in memory
-            return Extreme(value, lead, model.residual(), m, converged and not lost, caution * error), pairs
+            told = math.inf if lost else caution * error
+            return Extreme(value, lead, model.residual(), m, converged and not lost, told), pairs
         basis.append(step)
 
 
@@ -90,7 +92,9 @@ def _aside(vector: Tensor, unit: Tensor) -> Tensor | None:
     return outside / length.to(vector)
 
 
-def _misjudged(before: float, error: float, after: float) -> float:
-    """Say by how many times its error estimate a value has moved with one more product."""
+def _misjudged(before: float, error: float, after: float, tolerance: float) -> float:
+    """Say by how many times its error estimate a value has moved with one more product, where it moved at all."""
     moved = abs(after - before)
+    if moved <= tolerance / 100 * abs(after):  # nothing to learn from: it may be rounding
+        return 0.0
     return min(moved / error, MOST) if error else MOST * bool(moved)

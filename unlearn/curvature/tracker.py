@@ -91,11 +91,13 @@ class Tracker:
         if found is None or (not found.converged and lanczos.max_products - spent >= spent):
             # a space of few products does not tell by how much the operator changes from one estimate to the next
             learned = None if known is None else (known.drift, known.caution)
-            known, start = None, probe if found is None or due else found.vector + direction
+            # of all pairs: whichever of them leads now, the search has something along it
+            start = probe if known is None or due else known.vectors.sum(0) + direction
+            known = None
             found, known = yield from _anew(lanczos, start, spent)
             if learned is not None:
                 known = replace(known, drift=learned[0], caution=learned[1], unaudited=AUDIT)
-        self.known = known
+        self.known = known if self.warmth.enabled else None
         self.since_cold = 1 if due else self.since_cold + 1
         return found
 
