@@ -60,6 +60,9 @@ def unknown() -> set[str]:
     return {key for key in found if not key.startswith("config:") and key != METHOD} - LOGGED
 
 
+COMPLETED = "SummaryMetric('status') = 'completed'"  # one that diverged has v of another step than e
+
+
 def build(entity: str, project: str) -> tuple[Any, Any]:
     """Make workspace and report; nothing is sent.
 
@@ -88,10 +91,16 @@ def build(entity: str, project: str) -> tuple[Any, Any]:
         return (panel(*settings) for settings in PANELS[section])
 
     sections = [workspaces.Section(name=name, panels=list(panels(name)), is_open=True) for name in PANELS]
-    workspace = workspaces.Workspace(entity=entity, project=project, name="Unlearning: comparison", sections=sections)
+    workspace = workspaces.Workspace(
+        entity=entity,
+        project=project,
+        name="Unlearning: comparison",
+        sections=sections,
+        runset_settings=workspaces.RunsetSettings(filters=COMPLETED),
+    )
     blocks: list[Any] = []
     for name in PANELS:
-        runs = reports.Runset(entity=entity, project=project, name="all runs")
+        runs = reports.Runset(entity=entity, project=project, name="completed runs", filters=COMPLETED)
         blocks += [reports.H2(name), reports.PanelGrid(runsets=[runs], panels=list(panels(name)))]
     report = reports.Report(
         entity=entity,

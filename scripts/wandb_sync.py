@@ -48,7 +48,7 @@ def main() -> int:
         _mark(path).unlink(missing_ok=True)  # W&B left it when the run was still going on, and would skip the run
     talking = {key: value for key, value in os.environ.items() if key != "WANDB_SILENT"}
     done = subprocess.run([sys.executable, "-m", "wandb", "sync", *(str(path.parent) for path in runs)], env=talking)
-    left = len(waiting(folder))
+    left = sum(not _mark(path).exists() for path in runs)  # a sweep that goes on may have begun others
     if done.returncode or left:
         sys.stderr.write(f"error: {left} of {len(runs)} runs were not uploaded; run it again once the server answers\n")
         return 2

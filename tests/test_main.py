@@ -98,6 +98,13 @@ def test_a_run_that_another_process_is_at_is_left_to_it(command, tmp_path):
         assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
 
 
+def test_a_point_that_another_process_is_at_is_not_failed(command, tmp_path):
+    with taken(tmp_path / "sweep/seed=0"):
+        code, *_ = command("-m", "hydra.sweep.dir=sweep", "seed=0,1", *QUICK)
+    assert code == 1  # the sweep is not done
+    assert not (tmp_path / "sweep/seed=0/failed.json").exists()
+
+
 def test_an_interrupt_is_one_line(command, tmp_path, monkeypatch):
     def interrupted(cfg, folder):
         raise KeyboardInterrupt

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from unlearn.pipeline.config import Config, register
-from unlearn.values.errors import Diverged, UserError
+from unlearn.values.errors import Busy, Diverged, UserError
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 EXPECTED = (UserError, HydraException, OmegaConfBaseException, OSError)
@@ -121,6 +121,9 @@ def point(cfg: DictConfig, work: Work | None = None) -> float | None:
         (folder / "failed.json").unlink(missing_ok=True)
         try:
             return task(cfg, work)
+        except Busy as error:
+            logging.getLogger(__name__).error("error: %s: %s", folder.name, error)
+            return None  # that process will say how it ended
         except Exception as error:
             text = one_line(error) if isinstance(error, EXPECTED) else f"{type(error).__name__}: {error}"
             logging.getLogger(__name__).error("error: %s: %s", folder.name, text)

@@ -93,6 +93,12 @@ def test_a_logarithm_has_no_zero_so_the_legend_counts_them():
     assert len(curves(figure)["v, verification error"].get_xdata()) == 9
 
 
+def test_a_root_of_sigma_makes_no_weight():
+    found = texts(errors.draw(Saved(steps(), {}, rooted=True)))
+    assert found.index("e, unrolled") > found.index("in other units")
+    assert correlation.draw(Saved(steps(), {}, rooted=True)).axes[0].get_xlabel() == "e, unrolled"
+
+
 def test_the_legend_groups_by_unit_in_the_order_in_which_the_curves_end():
     assert texts(errors.draw(Saved(steps(), {})))[:7] == [
         "in weight units",

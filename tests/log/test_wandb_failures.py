@@ -120,6 +120,11 @@ def test_every_attempt_at_a_point_has_one_id_and_other_points_have_others(starte
     assert {asked["resume"] for asked in started} == {None}
 
 
+def test_a_server_that_stalls_at_the_end_is_a_failure_that_is_told(started, tmp_path):
+    WandbSettings().open(tmp_path, {})
+    assert started[0]["settings"].finish_timeout_raises
+
+
 def test_wandbs_agent_names_its_runs_itself(started, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_RUN_ID", "agents")
     WandbSettings().open(tmp_path, {})

@@ -4,7 +4,7 @@ from unlearn.metrics.correlations import correlation
 
 
 def test_by_hand():
-    found = correlation([1.0, 2.0, 3.0, 5.0], [1.0, 4.0, 9.0, 25.0])
+    found = correlation([1, 2, 3, 5], [1.0, 2.0, 3.0, 5.0], [1.0, 4.0, 9.0, 25.0])
     assert found["spearman"] == 1
     assert found["pearson"] == pytest.approx(53.75 / (8.75 * 342.75) ** 0.5)
     assert found["n"] == 4
@@ -15,17 +15,30 @@ def test_a_common_trend_is_taken_out_by_differences():
     up_and_down = [(-1) ** i * 0.3 for i in steps]
     a = [i + d for i, d in zip(steps, up_and_down, strict=True)]
     b = [i - d for i, d in zip(steps, up_and_down, strict=True)]
-    found = correlation(a, b)
+    found = correlation(steps, a, b)
     assert found["spearman"] > 0.98
     assert found["pearson_differences"] == pytest.approx(-1)
 
 
 def test_missing_values_are_left_out():
-    found = correlation([1.0, None, 3.0, 4.0, float("nan")], [2.0, 5.0, None, 8.0, 9.0])
+    found = correlation([1, 2, 3, 4, 5], [1.0, None, 3.0, 4.0, float("nan")], [2.0, 5.0, None, 8.0, 9.0])
     assert found == {
         "pearson": None, "spearman": None, "pearson_differences": None, "spearman_differences": None, "n": 2,
     }  # fmt: skip
 
 
 def test_a_constant_has_no_correlation():
-    assert correlation([1.0, 2.0, 3.0], [0.0, 0.0, 0.0])["pearson"] is None
+    assert correlation([1, 2, 3], [1.0, 2.0, 3.0], [0.0, 0.0, 0.0])["pearson"] is None
+
+
+def test_a_short_last_gap_is_no_difference():
+    """v and the step count grow at rates that have nothing to do with each other, and the last gap is half as long."""
+    steps, rates = [10, 20, 30, 40, 45], [3.0, 1.0, 2.0, 2.5]
+    v = [0.0]
+    for gap, rate in zip([10, 10, 10, 5], rates, strict=True):
+        v.append(v[-1] + gap * rate)
+    found = correlation(steps, v, steps)
+    assert found["spearman"] == pytest.approx(1)
+    assert found["spearman_differences"] is None  # the count grows by one a step, always
+    double = correlation(steps, v, [2 * value for value in v])
+    assert double["pearson_differences"] == pytest.approx(1)

@@ -16,7 +16,8 @@ from unlearn.pipeline import fused as fusing
 from unlearn.pipeline.fused import compute, finish
 from unlearn.pipeline.run import run
 from unlearn.pipeline.stacking import stacks
-from unlearn.values.errors import Diverged, UserError
+from unlearn.records.folder import taken
+from unlearn.values.errors import Busy, Diverged, UserError
 
 MLP = ("model=mlp", "model.activation=gelu", "model.widths=[12,8]", "measure.every=2")
 POINTS = (
@@ -152,6 +153,11 @@ def test_a_method_that_diverges_is_the_fault_of_its_point_alone(tiny, tmp_path, 
     assert one["error"] == other["error"]
     assert one["noop_distance"] == pytest.approx(other["noop_distance"], abs=2e-6)  # the pair was measured all the same
     assert one["verification_error"] is None
+
+
+def test_a_folder_that_another_process_is_at_is_left_to_it(tmp_path):
+    with taken(tmp_path), pytest.raises(Busy):
+        finish(None, tmp_path)
 
 
 def test_why_a_point_runs_alone(tiny):

@@ -26,6 +26,7 @@ def same(a, b):
 
 
 def test_outputs(tiny, tmp_path):
+    (tmp_path / "failed.json").write_text("{}")  # of an attempt before, in a sweep
     summary = run(tiny("training.save_weights=true", "figures=true", "measure.every=1"), tmp_path)
     steps = pd.read_csv(tmp_path / "steps.csv")
     assert list(steps.columns) == [column.name for column in COLUMNS]
@@ -37,6 +38,7 @@ def test_outputs(tiny, tmp_path):
     assert saved["ratio"] == pytest.approx(steps.verification_error.iloc[-1] / steps.noop_distance.iloc[-1])
     assert set(saved["accuracy"]) == {"original", "retrained", "unlearned"}
     assert set(saved["accuracy"]["original"]) == {"retain", "forget", "test"}
+    assert not (tmp_path / "failed.json").exists()
     assert {"step", "noop_distance", "correction_size", "unlearning_error_paper"} <= set(saved["correlations"])
     assert {"prepare", "pretrain", "train", "measure", "sigma", "unlearn", "evaluate"} <= set(saved["seconds"])
     assert yaml.safe_load((tmp_path / "config.yaml").read_text())["optimizer"]["momentum"] == 0

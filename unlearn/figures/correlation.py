@@ -28,7 +28,7 @@ def draw(run: Saved) -> Figure | None:
     figure = style.blank(8.6, 4.2)
     left, right = figure.subplots(1, 2, sharey=True)
     for axes, proxy, title, label in (
-        (left, both[PROXY], "v against its proxy e", "e, unrolled (weight units)"),
+        (left, both[PROXY], "v against its proxy e", "e, unrolled" if run.rooted else "e, unrolled (weight units)"),
         (right, both["step"], "v against the null proxy, the step count", "t (steps)"),
     ):
         points = axes.scatter(

@@ -53,7 +53,10 @@ def draw(run: Saved) -> Figure | None:
     axes.set_xlabel("t (steps)")
     axes.set_ylabel("error or distance (units: see legend)")
     style.tidy(axes)
-    _legend(figure, lines, [str(name) for name in steps.ffill().iloc[-1].sort_values(ascending=False).index])
+    units = {column.name: column.unit for column in COLUMNS}
+    if run.rooted:
+        units["unlearning_error_unrolled"] = ""
+    _legend(figure, lines, units, [str(name) for name in steps.ffill().iloc[-1].sort_values(ascending=False).index])
     return figure
 
 
@@ -80,9 +83,8 @@ def _label(name: str) -> str:
     return named.get(name, "e, " + name.removeprefix("unlearning_error_").replace("_", " "))
 
 
-def _legend(figure: Figure, lines: dict[str, Line2D], order: list[str]) -> None:
+def _legend(figure: Figure, lines: dict[str, Line2D], units: dict[str, str], order: list[str]) -> None:
     """List the lines as they end, from top to bottom, those in weight units first."""
-    units = {column.name: column.unit for column in COLUMNS}
     groups = {
         "in weight units": [lines[name] for name in order if units[name] == "weight"],
         "in other units": [lines[name] for name in order if units[name] != "weight"],

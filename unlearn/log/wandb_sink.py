@@ -113,6 +113,7 @@ class WandbSettings:
                         disable_code=True,
                         init_timeout=start,
                         finish_timeout=end,
+                        finish_timeout_raises=True,
                     ),
                 )
                 return WandbSink(run, Path(run.settings.sync_dir))
@@ -264,13 +265,16 @@ def _renew() -> None:
         wandb.teardown()
     except Exception as error:
         _only_from_wandb(error, told=True)  # a dead service cannot even be told to end
+    except SystemExit:
+        pass  # with which W&B answers a service that ended badly; the run goes on
 
 
 def _log_in() -> None:
     """See that W&B has a key: its `init` would ask for one on a terminal, and a sweep would wait for an answer."""
     import wandb
 
-    wandb.setup(settings=wandb.Settings(silent=True))  # else it says for each run whose key it found
+    # silent, else it says for each run whose key it found; online, else WANDB_MODE counts as nobody logged in
+    wandb.setup(settings=wandb.Settings(silent=True, mode="online"))
     if not wandb.login(prompt=False, verify=False):
         raise wandb.errors.UsageError("nobody is logged in: run `wandb login`, or set WANDB_API_KEY")
 

@@ -1,6 +1,7 @@
 """Correlations of the verification error with its proxies, the null proxies among them.
 
-In one run both v and e grow with t, so a plain correlation mostly says that. First differences take the trend out, and
+In one run both v and e grow with t, so a plain correlation mostly says that. First differences, each divided by the
+steps that it spans (the last one is often shorter), take the trend out, and
 the step count as a rival shows how much of the correlation any growing number would have had.
 """
 
@@ -11,11 +12,12 @@ import numpy as np
 from scipy import stats
 
 
-def correlation(x: Sequence[float | None], y: Sequence[float | None]) -> dict[str, Any]:
+def correlation(steps: Sequence[int], x: Sequence[float | None], y: Sequence[float | None]) -> dict[str, Any]:
     """Correlate two series over steps, plain and by first differences.
 
     Args:
-        x: one value a measured step; None or NaN where there is none.
+        steps: the measured steps, ascending.
+        x: one value for each; None or NaN where there is none.
         y: as long as x.
 
     Returns:
@@ -23,8 +25,9 @@ def correlation(x: Sequence[float | None], y: Sequence[float | None]) -> dict[st
         there or one side is constant; `n`: how many steps have both values.
     """
     pairs = np.array([x, y], dtype=float)
-    pairs = pairs[:, np.isfinite(pairs).all(axis=0)]
-    plain, spread = _both(pairs), _both(np.diff(pairs, axis=1))
+    found = np.isfinite(pairs).all(axis=0)
+    pairs = pairs[:, found]
+    plain, spread = _both(pairs), _both(np.diff(pairs, axis=1) / np.diff(np.array(steps)[found]))
     return {
         "pearson": plain[0],
         "spearman": plain[1],

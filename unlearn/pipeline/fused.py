@@ -20,7 +20,7 @@ from unlearn.pipeline.run import Ended, Outcome, conclude, recorded
 from unlearn.pipeline.stack_curvature import StackCurvature, StackMeasurer
 from unlearn.pipeline.stacking import Point
 from unlearn.pipeline.stopwatch import Stopwatch
-from unlearn.records.folder import RunFolder
+from unlearn.records.folder import RunFolder, taken
 from unlearn.train.learner import Learner
 from unlearn.train.loop import Step
 from unlearn.train.recording import Recording, Trained
@@ -100,17 +100,18 @@ def finish(point: Point, path: Path) -> dict[str, Any]:
     Raises:
         Diverged: the point did; what was measured until then is in the folder.
     """
-    folder = RunFolder.create(path, point.settings)
-    if (summary := folder.finished()) is not None:
-        return summary
-    with recorded(point.cfg, point.settings, point.prepared, folder, point.outcome) as sink:
-        for place, row in enumerate(point.outcome.rows):
-            folder.put(place, row)
-            sink.log(row)
-        if point.error is not None:
-            raise point.error
-        assert point.ended is not None
-        conclude(point.prepared, point.ended, folder, sink, point.outcome)
+    with taken(path):
+        folder = RunFolder.create(path, point.settings)
+        if (summary := folder.finished()) is not None:
+            return summary
+        with recorded(point.cfg, point.settings, point.prepared, folder, point.outcome) as sink:
+            for place, row in enumerate(point.outcome.rows):
+                folder.put(place, row)
+                sink.log(row)
+            if point.error is not None:
+                raise point.error
+            assert point.ended is not None
+            conclude(point.prepared, point.ended, folder, sink, point.outcome)
     return point.outcome.summary
 
 

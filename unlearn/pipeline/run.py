@@ -171,7 +171,8 @@ def recorded(
                 folder.cut(len(outcome.rows))
                 outcome.summary |= {"seconds": dict(outcome.seconds.seconds), "reused": outcome.reused}
                 folder.write_json("provenance", {**record, "seconds": outcome.summary["seconds"]})
-                folder.write_json("summary", outcome.summary)  # last: it says that the run is done
+                folder.write_json("summary", outcome.summary)  # it says that the run is done
+                (folder.path / "failed.json").unlink(missing_ok=True)  # of an attempt before, in a sweep
                 sink.summary(outcome.summary)
 
 

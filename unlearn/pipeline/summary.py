@@ -30,7 +30,8 @@ def summarise(rows: Sequence[Measurement], **rest: Any) -> dict[str, Any]:
         **last,
         "ratio": v / noop if v is not None and noop else None,
         "correlations": {
-            name: correlation(series["verification_error"], series[name]) for name in (*ERRORS, *NULL_PROXIES)
+            name: correlation(series["step"], series["verification_error"], series[name])
+            for name in (*ERRORS, *NULL_PROXIES)
         },
         **rest,
     }

@@ -8,7 +8,7 @@ import math
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -19,7 +19,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from unlearn.values.beside import BESIDE
-from unlearn.values.errors import UserError
+from unlearn.values.errors import Busy, UserError
 from unlearn.values.measurement import COLUMNS, Measurement
 
 RUN_MARKS = ("summary.json", "steps.csv")
@@ -194,7 +194,8 @@ def taken(path: Path) -> Iterator[None]:
         Nothing; while the block runs a hidden file `.lock` lies in the folder.
 
     Raises:
-        UserError: another process is at it, or the folder cannot be written.
+        Busy: another process is at it.
+        UserError: the folder cannot be written.
     """
     with _one_line(path):
         path.mkdir(parents=True, exist_ok=True)
@@ -202,11 +203,12 @@ def taken(path: Path) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise UserError(f"{path}: another process is at this run; wait for it, or choose another folder") from None
+            raise Busy(f"{path}: another process is at this run; wait for it, or choose another folder") from None
     try:
         yield
     finally:
-        (path / ".lock").unlink(missing_ok=True)
+        with suppress(OSError):  # of a disk that is full or gone the run itself tells
+            (path / ".lock").unlink()
         lock.release()
 
 

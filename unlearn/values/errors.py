@@ -7,6 +7,10 @@ class UserError(Exception):
     """A mistake in the input. Its text is one line that says what is wrong and what would be right; exit code 2."""
 
 
+class Busy(UserError):
+    """Another process is at what was asked for."""
+
+
 class Diverged(UserError):
     """A loss, or M'', became NaN or infinite; what was measured until then is kept.
 
