@@ -132,7 +132,7 @@ def compare(
     finally:
         for child in children.values():
             child.__exit__(None, None, None)
-    last = min(steps, beside) if checkout is not None else steps
+    last = steps if checkout is None else beside
     checked = range(max(1, last - truths + 1), last + 1)
     exact = {step: tight(prepared, state(states / f"{step}.pt")) for step in checked}
     return {

@@ -1,7 +1,7 @@
 """The Krylov unlearning error: v and the no-op distance predicted from M alone, and whether to trust them.
 
-y = w' - w_t to first order in the removal, from a handful of products. What a method adds to the
-weights is then off by norm((w'' - w_t) - y), and doing nothing by norm(y).
+y = w' - w_t to first order in the removal, from a handful of products. What a method adds to the weights is then off by
+norm((w'' - w_t) - y), and doing nothing by norm(y).
 
 y goes from measured step to measured step: each carries it through the steps since the one before, with the curvature
 that these steps had.

@@ -54,8 +54,8 @@ def train(
     """Train learners in step, changing them in place, and pause after each step.
 
     A learner that trains on the kept points takes no step where the whole batch is forgotten: weights and velocity stay
-    as they are while the schedule, and so the learning rate, goes on. Learners share each batch
-    and its augmentation, and nothing that one does reaches another.
+    as they are while the schedule, and so the learning rate, goes on. Learners share each batch and its augmentation,
+    and nothing that one does reaches another.
 
     Args:
         recipe: loss, schedule, learning rate, optimiser.
