@@ -74,9 +74,30 @@ def test_the_conventions_set_every_row(composed):
     assert (corrected.curvature.name, faithful.curvature.name) == ("lanczos", "power")
     assert (corrected.method.correction, faithful.method.correction) == ("momentum_aware", "plain")
     assert (corrected.pretraining.includes_forget, faithful.pretraining.includes_forget) == (False, True)
+    assert (corrected.pretraining.momentum, faithful.pretraining.momentum) == (0.9, 0)
+    assert (corrected.pretraining.weight_decay, faithful.pretraining.weight_decay) == (0, 5e-4)
+    assert {(cfg.pretraining.order, cfg.pretraining.augmentation) for cfg in (corrected, faithful)} == {
+        ("shuffle_each_epoch", "each_epoch")
+    }
+    assert (corrected.measure.hessian_augmentation, faithful.measure.hessian_augmentation) == ("off", "once")
     assert faithful.schedule == {
         "order": "as_stored", "forget_batch": "first", "drop_last": False, "augmentation": "once",
     }  # fmt: skip
+
+
+def test_texts_have_conventions_of_their_own(composed):
+    cfg = composed("conventions=faithful_text", "dataset=imdb", "model=bert_linear")
+    assert (cfg.curvature.name, cfg.measure.sigma, cfg.measure.hessian_samples_from) == (
+        "power",
+        "sqrt_signed",
+        "random",
+    )
+    assert (cfg.optimizer.momentum, cfg.optimizer.weight_decay, cfg.pretraining.weight_decay) == (0, 0, 0)
+    assert cfg.schedule == {
+        "order": "shuffle_each_epoch", "forget_batch": "in_place", "drop_last": False, "augmentation": "off",
+    }  # fmt: skip
+    assert not cfg.model.standardise
+    assert composed("dataset=imdb", "model=bert_linear").model.standardise
 
 
 def test_every_convention_is_read_somewhere(composed):

@@ -164,6 +164,7 @@ def test_why_a_point_runs_alone(tiny):
     odd = {
         "model=cnn model.norm=batch": "BatchNorm",
         "model=mlp dataset.augmentation=crop_flip": "augmented",
+        "model=mlp dataset.augmentation=crop_flip schedule.augmentation=off": "augmented in pretraining",
         "model=mlp model.widths=[4000]": "weights",
         "model=mlp curvature=power": "not lanczos",
         "model=mlp penalty.gamma=-1": "settings",

@@ -3,8 +3,14 @@
 import pytest
 import torch
 
+from unlearn.pipeline.prepare import prepare
+from unlearn.pipeline.report import verdict
 from unlearn.pipeline.run import run
+from unlearn.train.hessian import hessian_at
+from unlearn.train.learner import Learner
 from unlearn.values.errors import UserError
+
+DROPPED = ("schedule.order=as_stored", "training.batch_size=10", "schedule.drop_last=true")  # the last 6 of 96 points
 
 
 @pytest.mark.parametrize(
@@ -31,6 +37,12 @@ from unlearn.values.errors import UserError
         (["dataset.train_size=2000"], "dataset.train_size"),
         (["schedule.order=random"], "schedule.order=random: choose one of"),
         (["schedule.augmentation=twice"], "schedule.augmentation=twice"),
+        (["pretraining.order=random"], "pretraining.order=random: choose one of"),
+        (["pretraining.augmentation=twice"], "pretraining.augmentation=twice"),
+        (
+            ["measure.hessian_augmentation=each_epoch"],
+            "measure.hessian_augmentation=each_epoch: choose one of off, once",
+        ),
         (["retrain.start=zero"], "retrain.start=zero"),
         (["arithmetic=fp16"], "arithmetic=fp16: choose one of float32, tf32, bf16"),
         (["arithmetic=tf32", "device=cpu"], "arithmetic=tf32: needs a CUDA device"),
@@ -50,6 +62,46 @@ def test_bad_input_is_one_line_and_leaves_nothing(tiny, tmp_path, overrides, mes
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["forget.position=last", "training.max_steps=2", "training.epochs=1"], True),
+        (["forget=points", "forget.indices=[95]", *DROPPED], True),
+        (["forget.position=last"], False),
+        (["forget=none"], False),
+    ],
+)
+def test_a_forget_set_that_is_never_seen_is_told(tiny, tmp_path, caplog, capsys, words, told):
+    summary = run(tiny(*words), tmp_path)
+    assert ("no forgotten point is in the" in caplog.text) == told
+    assert (verdict(summary) == "M and M' are the same: no forgotten point was seen in these steps.") == told
+    assert (summary["visits"] == 0) == (told or "forget=none" in words)
+
+
+def test_pretraining_has_an_order_and_an_augmentation_of_its_own(tiny):
+    words = ("dataset.augmentation=crop_flip", "schedule.order=as_stored", "schedule.augmentation=once")
+    prepared = prepare(tiny(*words))
+    schedules = [recipe.schedule.order for recipe in (prepared.pretraining, prepared.recorded)]
+    drawn = [recipe.objective.augment for recipe in (prepared.pretraining, prepared.recorded)]
+    assert (schedules, drawn) == (["shuffle_each_epoch", "as_stored"], ["each_epoch", "once"])
+    other = prepare(tiny(*words, "pretraining.order=shuffle_once", "pretraining.augmentation=off")).pretraining
+    assert (other.schedule.order, other.objective.augment) == ("shuffle_once", "off")
+
+
+@pytest.mark.parametrize(("words", "augmented"), [(["conventions=faithful"], True), ([], False)])
+def test_sigma_of_the_faithful_run_is_that_of_its_frozen_crops(tiny, words, augmented):
+    prepared = prepare(tiny("dataset.augmentation=crop_flip", "measure.hessian_mode=eval", *words))
+    objective, at = prepared.recorded.objective, Learner.fresh(prepared.network, prepared.device)
+    point = at.weights.requires_grad_()
+    seen = objective.draws(0) if augmented else None
+    loss = objective.loss(point, {}, prepared.sample.points, draws=seen, train=False)
+    (slope,) = torch.autograd.grad(loss, point, create_graph=True)
+    vector = torch.ones_like(point)
+    (product,) = torch.autograd.grad(slope, point, vector)
+    found = hessian_at(objective, Learner.start(point.detach(), {}), prepared.sample).matvec(vector)
+    assert torch.allclose(found, product, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

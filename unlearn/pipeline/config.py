@@ -21,6 +21,7 @@ class Conventions:
     sigma: str = MISSING  # largest_magnitude | sqrt_signed
     hessian_mode: str = MISSING  # train | eval
     hessian_samples_from: str = MISSING  # random | first
+    hessian_augmentation: str = MISSING  # off | once
     headline_error: str = MISSING  # which unlearning error tables lead with
     gradient_at: str = MISSING  # initial | first | current | checkpoint
     correction: str = MISSING  # momentum_aware | plain
@@ -29,11 +30,14 @@ class Conventions:
     sd_normalisation: str = MISSING  # per_class | none
     l2_detached: bool = MISSING
     eval_after_measuring: bool = MISSING  # M trains on in eval mode once it was measured
+    pretraining_momentum: float = MISSING
+    pretraining_weight_decay: float = MISSING
     pretraining_includes_forget: bool = MISSING
     retrain_start: str = MISSING  # pretrained | initial
     order: str = MISSING
     forget_batch: str = MISSING
     augmentation: str = MISSING
+    standardise: bool = MISSING
 
 
 @dataclass
@@ -58,6 +62,8 @@ class Pretraining:
     decay: str = MISSING
     momentum: float = MISSING
     weight_decay: float = MISSING
+    order: str = MISSING
+    augmentation: str = MISSING
     includes_forget: bool = MISSING
 
 
@@ -110,6 +116,7 @@ class Measure:
     arithmetic: str = MISSING
     hessian_mode: str = MISSING
     hessian_samples_from: str = MISSING
+    hessian_augmentation: str = MISSING
     sigma: str = MISSING
     warm: Warm = field(default_factory=Warm)
     krylov: int = MISSING  # products; 0: no forecast

@@ -1,5 +1,6 @@
 """Everything that can be wrong with a run is found here, before anything is written."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,8 @@ from unlearn.values.errors import UserError
 from unlearn.values.rates import LearningRate
 from unlearn.values.schedule import Schedule
 from unlearn.values.streams import generator, seed_for
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,11 @@ def prepare(cfg: DictConfig, data: Data | None = None, make: Callable[[Any, str]
     )
     forget = parts["forget"].select(context)
     schedule = _schedule(config, forget, len(data.train))
+    if forget.indices and not any(batch.is_visit for batch in schedule.batches()):
+        told = (
+            "no forgotten point is in the %d recorded steps (training.max_steps, schedule.drop_last): M' will equal M"
+        )
+        logger.warning(told, schedule.total_steps)
     module = parts["model"].build(data.train.shape, data.num_classes, config.seed)
     data = data.to(device)
     objective = Objective(
@@ -131,7 +139,7 @@ def prepare(cfg: DictConfig, data: Data | None = None, make: Callable[[Any, str]
         method=parts["method"],
         records=settings.records,
         tracker=Tracker(parts["curvature"], Warmth(**vars(config.measure.warm))),
-        sample=_sample(config, len(data.train), objective.network.layout.dim, device),
+        sample=_sample(config, objective),
         logger=settings.logger,
     )
 
@@ -201,22 +209,23 @@ def _pretraining(config: Config, objective: Objective, forget: Forget) -> Recipe
         batch_size=settings.batch_size,
         epochs=settings.epochs,
         seed=seed,
-        order=config.schedule.order,
+        order=settings.order,
         drop_last=config.schedule.drop_last,
         forget=forget.indices,
         max_steps=settings.max_steps,
     )
     return Recipe(
-        replace(objective, renormalise="remaining", seed=seed),
+        replace(objective, augment=settings.augmentation, renormalise="remaining", seed=seed),
         schedule,
         LearningRate(settings.lr, settings.decay, schedule.total_steps),
         Momentum(settings.momentum, settings.weight_decay),
     )
 
 
-def _sample(config: Config, size: int, dim: int, device: torch.device) -> Sample:
-    measure = config.measure
-    chunk = chunk_for(dim, measure.hessian_chunk, device)
+def _sample(config: Config, objective: Objective) -> Sample:
+    measure, device = config.measure, objective.split.labels.device
+    chunk = chunk_for(objective.network.layout.dim, measure.hessian_chunk, device)
     drawn = generator(config.seed, "hessian") if measure.hessian_samples_from == "random" else None
-    points = sample_points(size, measure.hessian_samples, drawn)
-    return Sample(points.to(device), measure.hessian_mode == "train", config.training.batch_size, chunk)
+    points = sample_points(len(objective.split), measure.hessian_samples, drawn)
+    draws = objective.draws(0) if measure.hessian_augmentation == "once" else None
+    return Sample(points.to(device), measure.hessian_mode == "train", config.training.batch_size, chunk, draws)

@@ -132,6 +132,8 @@ def verdict(summary: Mapping[str, Any]) -> str:
         One line.
     """
     ratio = summary["ratio"]
+    if ratio is None and summary["visits"] == 0 and summary["accuracy"]["original"]["forget"] is not None:
+        return "M and M' are the same: no forgotten point was seen in these steps."
     if ratio is None:
         return "M and M' are the same: nothing was to be unlearned."
     if ratio < 1:

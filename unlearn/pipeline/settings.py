@@ -110,6 +110,7 @@ def _check(config: Config) -> None:
     above("checkpoint.minutes", config.checkpoint.minutes, 0)
     choice("measure.hessian_mode", config.measure.hessian_mode, ("train", "eval"))
     choice("measure.hessian_samples_from", config.measure.hessian_samples_from, ("random", "first"))
+    choice("measure.hessian_augmentation", config.measure.hessian_augmentation, ("off", "once"))
     choice("measure.sigma", config.measure.sigma, ("largest_magnitude", "sqrt_signed"))
     choice(
         "conventions.headline_error",
@@ -118,9 +119,10 @@ def _check(config: Config) -> None:
     )
     choice("arithmetic", config.arithmetic, ARITHMETICS)
     choice("measure.arithmetic", config.measure.arithmetic, ("float32", "tf32"))
-    choice("schedule.order", config.schedule.order, ORDERS)
     choice("schedule.forget_batch", config.schedule.forget_batch, PLACEMENTS)
-    choice("schedule.augmentation", config.schedule.augmentation, AUGMENTS)
+    for key, draws in (("pretraining", config.pretraining), ("schedule", config.schedule)):
+        choice(f"{key}.order", draws.order, ORDERS)
+        choice(f"{key}.augmentation", draws.augmentation, AUGMENTS)
     choice("retrain.renormalise", config.retrain.renormalise, RENORMALISE)
     Warmth(**vars(config.measure.warm))
     choice("retrain.start", config.retrain.start, ("pretrained", "initial"))

@@ -36,6 +36,8 @@ FREE = (
     ("pretraining", "decay"),
     ("pretraining", "momentum"),
     ("pretraining", "weight_decay"),
+    ("pretraining", "order"),
+    ("pretraining", "augmentation"),
     ("schedule", "order"),
     ("schedule", "forget_batch"),
     ("schedule", "augmentation"),
@@ -94,6 +96,8 @@ def why_not(prepared: Prepared) -> str | None:
         return f"its network has {network.layout.dim} weights; from {SMALL} on a stack brings nothing"
     if prepared.recorded.objective.draws(0) is not None:
         return "its inputs are augmented"
+    if prepared.pretraining is not None and prepared.pretraining.objective.draws(0) is not None:
+        return "its inputs are augmented in pretraining"
     if len(prepared.sample.points) and not isinstance(prepared.tracker.estimator, Lanczos):
         return "curvature is not lanczos"
     return None

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from unlearn.curvature.layers import SideBySide
 from unlearn.curvature.operator import GaussNewton, Hessian, Operator
+from unlearn.data.augmentation import Draws
 from unlearn.models.network import clone
 from unlearn.train.learner import Learner
 from unlearn.train.objective import Objective
@@ -36,17 +37,19 @@ class Sample:
     """Where curvature is looked at.
 
     Attributes:
-        points: training points, without augmentation.
+        points: training points.
         train_mode: BatchNorm as in training, which needs batches of the training size; else its running statistics.
         batch_size: of training.
         chunk: the most points in one graph, but for a whole batch where BatchNorm is in train mode; several are
             computed one after the other, in the memory of one.
+        draws: how all training points are augmented; None leaves them as they are.
     """
 
     points: Tensor
     train_mode: bool
     batch_size: int
     chunk: int
+    draws: Draws | None = None
 
     def parts(self, has_buffers: bool) -> list[tuple[Tensor, int]]:
         """Cut the points into what one forward pass sees.
@@ -81,7 +84,7 @@ def hessian_at(objective: Objective, at: Learner, sample: Sample) -> Hessian:
 
     def loss(part: Tensor, batches: int, weights: Tensor) -> Tensor:
         with SideBySide(batches):
-            return objective.loss(weights, clone(at.buffers), part, train=sample.train_mode)
+            return objective.loss(weights, clone(at.buffers), part, draws=sample.draws, train=sample.train_mode)
 
     parts = sample.parts(bool(at.buffers))
     losses = [(len(part) / len(sample.points), partial(loss, part, batches)) for part, batches in parts]
@@ -102,7 +105,7 @@ def gauss_newton_at(objective: Objective, at: Learner, sample: Sample) -> GaussN
 
     def logits(part: Tensor, batches: int, weights: Tensor) -> Tensor:
         with SideBySide(batches):
-            return objective.logits(weights, clone(at.buffers), part, train=sample.train_mode)
+            return objective.logits(weights, clone(at.buffers), part, draws=sample.draws, train=sample.train_mode)
 
     parts = [
         (len(part) / len(sample.points), partial(logits, part, batches), partial(objective.on_data, part))
