@@ -64,6 +64,14 @@ def test_classes():
     assert len(ClassForget("class", 2, 1e-9).select(context()).indices) == 1
 
 
+def test_a_share_takes_no_point_too_many():
+    labels = torch.zeros(200, dtype=torch.int64)
+    labels[100:] = 1
+    for percent in range(1, 100):
+        part = ClassForget("class", 0, percent / 100).select(Context(labels, 10, "as_stored", False, 0)).indices
+        assert len(part) == percent
+
+
 def test_the_only_class_cannot_be_forgotten():
     with pytest.raises(UserError, match="selects all 4"):
         ClassForget("class", 0, 1.0).select(Context(torch.zeros(4, dtype=torch.int64), 2, "as_stored", False, 0))

@@ -188,7 +188,8 @@ class ClassForget:
             have = ", ".join(map(str, context.labels.unique().tolist()[:20]))
             raise UserError(f"forget.label={self.label}: no training point has this class; there are {have}")
         if self.share < 1:
-            count = math.ceil(self.share * len(members))
+            # 0.07 of 100 is 7, not the 8 that float makes of it
+            count = max(math.ceil(round(self.share * len(members), 6)), 1)
             members = members[torch.randperm(len(members), generator=generator(context.seed, "forget"))[:count]]
         return Forget(checked(tuple(members.tolist()), len(context.labels), "forget.label"))
 

@@ -1,6 +1,9 @@
 """Columns of text from CSV and parquet files, every value as it stands there."""
 
 import logging
+import lzma
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,7 +36,8 @@ def read_table(path: Path, columns: Sequence[str], *, nulls: bool = False) -> di
         else:
             # a review may be the word "NA"
             table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding_errors="replace")
-    except (OSError, ValueError, EOFError) as error:  # pandas' and pyarrow's own are ValueErrors
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, lzma.LZMAError, zlib.error) as error:
+        # pandas' and pyarrow's own are ValueErrors
         reason = getattr(error, "strerror", None) or in_one_line(error)
         raise UserError(f"{path}: cannot be read as {path.suffix.lstrip('.')} ({reason})") from error
     for column in columns:

@@ -14,6 +14,7 @@ from unlearn.models.spec import ModelSpec
 from unlearn.models.text import TextModel
 from unlearn.models.text_linear import TextLinear
 from unlearn.pipeline.report import progress
+from unlearn.store.code import libraries
 from unlearn.store.features import Work, features
 from unlearn.values.errors import UserError
 
@@ -61,6 +62,7 @@ def _features(texts: Texts, model: TextLinear, folder: Path, store: Path | None,
     for part, name in ((texts.train, "training"), (texts.test, "test")):
         made_of = {
             "encoder": weights,
+            "libraries": libraries(),
             "pooling": model.pooling,
             "max_length": model.max_length,
             "texts": part.fingerprint(),

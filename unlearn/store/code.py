@@ -1,4 +1,4 @@
-"""Which code made an entry: a hash of the sources it depends on, so that no entry outlives a change."""
+"""Which code made an entry: a hash of its sources and versions of libraries, so that no entry outlives a change."""
 
 import hashlib
 from functools import cache
@@ -6,6 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
+LIBRARIES = ("torch", "torchvision", "transformers", "tokenizers")  # a network and what it reads are made of these
 
 
 @cache
@@ -17,8 +18,8 @@ def code_version(parts: tuple[str, ...], root: Path = PACKAGE) -> str:
         root: the folder that they lie in.
 
     Returns:
-        Twelve hexadecimal digits and the version of torch. Any change of the sources changes the digits, also one that
-        changes no number: computing again is cheaper than a wrong reuse.
+        Twelve hexadecimal digits and the versions of `LIBRARIES`. Any change of the sources changes the digits, also
+        one that changes no number: computing again is cheaper than a wrong reuse.
     """
     digest = hashlib.sha256()
     for part in parts:
@@ -26,4 +27,10 @@ def code_version(parts: tuple[str, ...], root: Path = PACKAGE) -> str:
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
             digest.update(file.relative_to(root).as_posix().encode())
             digest.update(file.read_bytes())
-    return f"{digest.hexdigest()[:12]} torch {version('torch')}"
+    return f"{digest.hexdigest()[:12]} {libraries()}"
+
+
+@cache
+def libraries() -> str:
+    """Name the installed `LIBRARIES` with their versions."""
+    return ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
