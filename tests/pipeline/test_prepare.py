@@ -12,6 +12,8 @@ from unlearn.values.errors import UserError
 
 DROPPED = ("schedule.order=as_stored", "training.batch_size=10", "schedule.drop_last=true")  # the last 6 of 96 points
 
+NORMED = ("model=resnet18",)  # 8 x 8 pixels become one
+
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
@@ -54,6 +56,9 @@ DROPPED = ("schedule.order=as_stored", "training.batch_size=10", "schedule.drop_
         (["device=tpu"], "device=tpu: choose auto, cpu, cuda or cuda:N"),
         (["curvature.tolerance=0"], "curvature.tolerance"),
         (["method=finetune", "method.lr=-1"], "method.lr=-1.0"),
+        ([*NORMED, "training.batch_size=19"], "training.batch_size: leaves a batch of one point, of which BatchNorm"),
+        ([*NORMED, "pretraining.batch_size=1"], "pretraining.batch_size: leaves a batch of one"),
+        ([*NORMED, "measure.hessian_samples=33"], "measure.hessian_samples: leaves a batch of one"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(tiny, tmp_path, overrides, message):
@@ -62,6 +67,19 @@ def test_bad_input_is_one_line_and_leaves_nothing(tiny, tmp_path, overrides, mes
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (*NORMED, "training.batch_size=19", "schedule.drop_last=true"),
+        (*NORMED, "measure.hessian_samples=33", "measure.hessian_mode=eval"),
+        ("model=cnn", "model.norm=batch", "training.batch_size=19"),  # many pixels of one image
+        ("model=mlp", "training.batch_size=1"),
+    ],
+)
+def test_a_batch_of_one_point_is_fine_without_statistics_of_one_value(tiny, words):
+    prepare(tiny(*words))
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from unlearn.train.hessian import Sample, chunk_for, sample_points
 from unlearn.train.learner import Momentum
 from unlearn.train.loop import Recipe
 from unlearn.train.objective import Objective
-from unlearn.values.errors import UserError
+from unlearn.values.errors import UserError, first_line
 from unlearn.values.rates import LearningRate
 from unlearn.values.schedule import Schedule
 from unlearn.values.streams import generator, seed_for
@@ -121,6 +121,8 @@ def prepare(cfg: DictConfig, data: Data | None = None, make: Callable[[Any, str]
         config.seed,
         config.arithmetic,
     )
+    sample = _sample(config, objective)
+    _check_batches_of_one(config, objective, sample)
     optimizer = config.optimizer
     return Prepared(
         config=config,
@@ -139,7 +141,7 @@ def prepare(cfg: DictConfig, data: Data | None = None, make: Callable[[Any, str]
         method=parts["method"],
         records=settings.records,
         tracker=Tracker(parts["curvature"], Warmth(**vars(config.measure.warm))),
-        sample=_sample(config, objective),
+        sample=sample,
         logger=settings.logger,
     )
 
@@ -220,6 +222,24 @@ def _pretraining(config: Config, objective: Objective, forget: Forget) -> Recipe
         LearningRate(settings.lr, settings.decay, schedule.total_steps),
         Momentum(settings.momentum, settings.weight_decay),
     )
+
+
+def _check_batches_of_one(config: Config, objective: Objective, sample: Sample) -> None:
+    network, size, whole = objective.network, len(objective.split), not config.schedule.drop_last
+    phases = (("training", config.training), ("pretraining", config.pretraining))
+    cuts = [(f"{key}.batch_size", p.batch_size, size if whole else 0) for key, p in phases if p.epochs]
+    if sample.train_mode:
+        cuts.append(("measure.hessian_samples", config.training.batch_size, len(sample.points)))
+    for key, batch, points in cuts:
+        if batch != 1 and points % batch != 1:
+            continue
+        try:
+            one = objective.split.batch(torch.zeros(1, dtype=torch.int64, device=objective.split.labels.device))
+            network.logits(network.initial_weights(), network.initial_buffers(), one, train=True)
+        except ValueError as error:  # of BatchNorm, unless an image leaves it many values
+            told = "leaves a batch of one point, of which BatchNorm has no statistics"
+            raise UserError(f"{key}: {told} ({first_line(error)}); choose another number of points") from None
+        return
 
 
 def _sample(config: Config, objective: Objective) -> Sample:
