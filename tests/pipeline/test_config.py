@@ -97,6 +97,11 @@ def test_texts_have_conventions_of_their_own(composed):
         "order": "shuffle_each_epoch", "forget_batch": "in_place", "drop_last": False, "augmentation": "off",
     }  # fmt: skip
     assert not cfg.model.standardise
+    assert (cfg.pretraining.epochs, cfg.conventions.l2_detached, cfg.conventions.eval_after_measuring) == (
+        0,
+        True,
+        False,
+    )
     assert composed("dataset=imdb", "model=bert_linear").model.standardise
 
 

@@ -34,6 +34,23 @@ def test_whoever_listened_before_hears_of_it_after_the_state_is_kept():
         signal.signal(signal.SIGUSR2, before)
 
 
+def test_the_first_of_two_signals_is_passed_on():
+    heard = []
+    numbers = (signal.SIGUSR2, signal.SIGTERM)
+    before = [signal.signal(number, lambda number, frame: heard.append(number)) for number in numbers]
+    try:
+        with Watch(60) as watch:
+            for number in numbers:
+                os.kill(os.getpid(), number)
+            with pytest.raises(Interrupted) as stopped:
+                watch.kept("here")
+        assert heard == [signal.SIGUSR2]
+        assert stopped.value.code == 128 + signal.SIGUSR2
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
 def test_a_signal_that_comes_too_late_stops_what_follows():
     with Watch(60) as watch:
         watch.stop("not yet")

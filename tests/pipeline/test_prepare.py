@@ -58,6 +58,7 @@ NORMED = ("model=resnet18",)  # 8 x 8 pixels become one
         (["method=finetune", "method.lr=-1"], "method.lr=-1.0"),
         ([*NORMED, "training.batch_size=19"], "training.batch_size: leaves a batch of one point, of which BatchNorm"),
         ([*NORMED, "pretraining.batch_size=1"], "pretraining.batch_size: leaves a batch of one"),
+        ([*NORMED, "forget=points", "forget.indices=[0]", "training.batch_size=2"], "training.batch_size: leaves a"),
         ([*NORMED, "measure.hessian_samples=33"], "measure.hessian_samples: leaves a batch of one"),
     ],
 )
@@ -73,6 +74,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(tiny, tmp_path, overrides, mes
     "words",
     [
         (*NORMED, "training.batch_size=19", "schedule.drop_last=true"),
+        (*NORMED, "training.batch_size=19", "training.max_steps=5"),
         (*NORMED, "measure.hessian_samples=33", "measure.hessian_mode=eval"),
         ("model=cnn", "model.norm=batch", "training.batch_size=19"),  # many pixels of one image
         ("model=mlp", "training.batch_size=1"),
@@ -96,6 +98,15 @@ def test_a_forget_set_that_is_never_seen_is_told(tiny, tmp_path, caplog, capsys,
     assert ("no forgotten point is in the" in caplog.text) == told
     assert (verdict(summary) == "M and M' are the same: no forgotten point was seen in these steps.") == told
     assert (summary["visits"] == 0) == (told or "forget=none" in words)
+
+
+def test_weights_that_pretraining_changes_are_told(tiny, tmp_path, caplog):
+    run(tiny("training.save_weights=true", "training.max_steps=1"), tmp_path)
+    weights = f"model.weights={tmp_path / 'weights' / 'initial.safetensors'}"
+    prepare(tiny(weights, "pretraining.epochs=0"))
+    assert "pretraining goes on" not in caplog.text
+    prepare(tiny(weights))
+    assert "model.weights: pretraining goes on from there; pretraining.epochs=0" in caplog.text
 
 
 def test_pretraining_has_an_order_and_an_augmentation_of_its_own(tiny):

@@ -12,7 +12,7 @@ from omegaconf import MISSING
 
 @dataclass
 class Conventions:
-    """Every place where paper, code and good practice differ; `corrected` and `faithful` set them all.
+    """Every place where paper, code and good practice differ; each choice of `conventions` sets them all.
 
     Other groups read their defaults from here, so a single leaf can be set in either place.
     """

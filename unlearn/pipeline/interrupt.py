@@ -80,7 +80,8 @@ class Watch:
             "asked to stop (%s): at the next step, with the state kept, or at the end of this run",
             signal.Signals(number).name,
         )
-        self.asked = number
+        if self.asked is None:  # where Slurm's SIGTERM follows submitit's SIGUSR2, the latter queues the job again
+            self.asked = number
         if (before := self._before.get(number)) is not None:
             signal.signal(number, before)
 

@@ -1,7 +1,7 @@
 """Everything that can be wrong with a run is found here, before anything is written."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -105,10 +105,10 @@ def prepare(cfg: DictConfig, data: Data | None = None, make: Callable[[Any, str]
     forget = parts["forget"].select(context)
     schedule = _schedule(config, forget, len(data.train))
     if forget.indices and not any(batch.is_visit for batch in schedule.batches()):
-        told = (
-            "no forgotten point is in the %d recorded steps (training.max_steps, schedule.drop_last): M' will equal M"
-        )
+        told = "no forgotten point is in the %d recorded steps (max_steps, drop_last): M' takes every step that M takes"
         logger.warning(told, schedule.total_steps)
+    if parts["model"].weights is not None and config.pretraining.epochs:
+        logger.warning("model.weights: pretraining goes on from there; pretraining.epochs=0 makes the file w_0")
     module = parts["model"].build(data.train.shape, data.num_classes, config.seed)
     data = data.to(device)
     objective = Objective(
@@ -121,8 +121,11 @@ def prepare(cfg: DictConfig, data: Data | None = None, make: Callable[[Any, str]
         config.seed,
         config.arithmetic,
     )
-    sample = _sample(config, objective)
-    _check_batches_of_one(config, objective, sample)
+    pretraining, sample = _pretraining(config, objective, forget), _sample(config, objective)
+    schedules = {"training.batch_size": schedule}
+    if pretraining is not None:
+        schedules["pretraining.batch_size"] = pretraining.schedule
+    _check_batches_of_one(objective, sample, schedules)
     optimizer = config.optimizer
     return Prepared(
         config=config,
@@ -131,7 +134,7 @@ def prepare(cfg: DictConfig, data: Data | None = None, make: Callable[[Any, str]
         data=data,
         model=parts["model"],
         forget=forget,
-        pretraining=_pretraining(config, objective, forget),
+        pretraining=pretraining,
         recorded=Recipe(
             objective,
             schedule,
@@ -224,22 +227,25 @@ def _pretraining(config: Config, objective: Objective, forget: Forget) -> Recipe
     )
 
 
-def _check_batches_of_one(config: Config, objective: Objective, sample: Sample) -> None:
-    network, size, whole = objective.network, len(objective.split), not config.schedule.drop_last
-    phases = (("training", config.training), ("pretraining", config.pretraining))
-    cuts = [(f"{key}.batch_size", p.batch_size, size if whole else 0) for key, p in phases if p.epochs]
-    if sample.train_mode:
-        cuts.append(("measure.hessian_samples", config.training.batch_size, len(sample.points)))
-    for key, batch, points in cuts:
-        if batch != 1 and points % batch != 1:
-            continue
-        try:
-            one = objective.split.batch(torch.zeros(1, dtype=torch.int64, device=objective.split.labels.device))
-            network.logits(network.initial_weights(), network.initial_buffers(), one, train=True)
-        except ValueError as error:  # of BatchNorm, unless an image leaves it many values
-            told = "leaves a batch of one point, of which BatchNorm has no statistics"
-            raise UserError(f"{key}: {told} ({first_line(error)}); choose another number of points") from None
+def _check_batches_of_one(objective: Objective, sample: Sample, schedules: Mapping[str, Schedule]) -> None:
+    """Refuse a batch of one point where BatchNorm would have no statistics of it; a later epoch's are not looked at."""
+    found = [
+        key
+        for key, schedule in schedules.items()
+        if any(1 in (len(batch.indices), len(batch.kept)) for batch in schedule.epoch(0)[: schedule.total_steps])
+    ]
+    if sample.train_mode and len(sample.points) % sample.batch_size == 1:
+        found.append("measure.hessian_samples")
+    if not found:
         return
+    one = objective.split.batch(torch.zeros(1, dtype=torch.int64, device=objective.split.labels.device))
+    network = objective.network
+    try:
+        network.logits(network.initial_weights(), network.initial_buffers(), one, train=True)
+    except ValueError as error:  # not where an image leaves it many values
+        told = "leaves a batch of one point, of which BatchNorm has no statistics"
+        advice = "choose another number" + (", or schedule.drop_last=true" if "batch_size" in found[0] else "")
+        raise UserError(f"{found[0]}: {told} ({first_line(error)}); {advice}") from None
 
 
 def _sample(config: Config, objective: Objective) -> Sample:

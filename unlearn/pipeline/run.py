@@ -23,6 +23,7 @@ from unlearn.models.network import Buffers
 from unlearn.pipeline import report, stages
 from unlearn.pipeline.interrupt import Watch
 from unlearn.pipeline.measure import judge
+from unlearn.pipeline.memory import told
 from unlearn.pipeline.prepare import Prepared, prepare
 from unlearn.pipeline.stages import Job, Pair
 from unlearn.pipeline.stopwatch import Stopwatch
@@ -110,7 +111,7 @@ def run(cfg: DictConfig, path: Path) -> dict[str, Any]:
         if (summary := folder.finished()) is not None:
             logger.info("%s: is done already", path)
             return summary
-        with recorded(cfg, settings, prepared, folder, outcome) as sink, watch:
+        with recorded(cfg, settings, prepared, folder, outcome) as sink, watch, told(prepared.device):
             job = Job(prepared, outcome.seconds, watch, store, _user(folder.path, store), outcome.reused)
             pair = stages.pair(job, lambda row: _emit(row, folder, sink, outcome))
             if isinstance(store, Store):  # which has the pair now
@@ -170,6 +171,7 @@ def recorded(
             if outcome.summary:
                 folder.cut(len(outcome.rows))
                 outcome.summary |= {"seconds": dict(outcome.seconds.seconds), "reused": outcome.reused}
+                outcome.summary["device"] = record["device"]
                 folder.write_json("provenance", {**record, "seconds": outcome.summary["seconds"]})
                 folder.write_json("summary", outcome.summary)  # it says that the run is done
                 (folder.path / "failed.json").unlink(missing_ok=True)  # of an attempt before, in a sweep

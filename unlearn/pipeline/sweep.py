@@ -218,4 +218,4 @@ def _reason(folder: Path) -> str:
             return str(json.loads((folder / file).read_bytes())["error"])
         except (OSError, ValueError, KeyError, TypeError):
             continue
-    return "its worker ended without a word; start the sweep again"
+    return "its worker ended without a word, or its job still waits in a queue; start the sweep again"

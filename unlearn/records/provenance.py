@@ -19,6 +19,7 @@ LIBRARIES = (
     "omegaconf",
     "wandb",
     "transformers",
+    "tokenizers",
     "pandas",
     "numpy",
     "scipy",

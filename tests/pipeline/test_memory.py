@@ -1,0 +1,29 @@
+"""Out of memory on a device is one line."""
+
+import pytest
+import torch
+
+from unlearn.pipeline import stages
+from unlearn.pipeline.memory import told
+from unlearn.pipeline.run import run
+from unlearn.values.errors import UserError
+
+
+def test_it_is_told_with_the_device_and_what_to_do():
+    message = r"^device=cuda:1: out of memory \(Tried to .*\); .*training\.batch_size"
+    with pytest.raises(UserError, match=message), told(torch.device("cuda:1")):
+        raise torch.OutOfMemoryError("Tried to allocate 2 GiB\nand more")
+
+
+def test_a_run_tells_it(tiny, tmp_path, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(stages, "pair", full)
+    with pytest.raises(UserError, match="device=cpu: out of memory"):
+        run(tiny(), tmp_path)
+
+
+def test_other_errors_pass():
+    with pytest.raises(RuntimeError, match="something else"), told(torch.device("cpu")):
+        raise RuntimeError("something else")

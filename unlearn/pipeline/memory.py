@@ -1,0 +1,25 @@
+"""A device whose memory is full is the user's to know in one line."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from unlearn.values.errors import UserError, first_line
+
+
+@contextmanager
+def told(device: torch.device) -> Iterator[None]:
+    """Say in one line that memory ran out.
+
+    Args:
+        device: whose.
+
+    Raises:
+        UserError: it did, in the block.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        keys = "training.batch_size, pretraining.batch_size or measure.hessian_chunk"
+        raise UserError(f"device={device}: out of memory ({first_line(error)}); take fewer points: {keys}") from error
