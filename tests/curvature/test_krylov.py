@@ -3,6 +3,7 @@ import torch
 
 from tests.curvature.matrix import Matrix
 from unlearn.curvature.krylov import krylov
+from unlearn.curvature.operator import Halves
 
 
 def operator(dim=12, seed=0):
@@ -58,3 +59,20 @@ def test_an_invariant_space_ends_the_run():
     a = Matrix(torch.diag(torch.tensor([1.0, 2, 3, 4], dtype=torch.float64)))
     space = krylov(a, torch.tensor([1.0, 1, 0, 0], dtype=torch.float64), 4)
     assert (space.products, space.exhausted) == (2, True)
+
+
+def test_projections_of_halves():
+    (one, b), (other, _) = operator(), operator(seed=1)
+    space = krylov(Halves(one, other, 0.25), b, 5)
+    q = torch.stack(space.basis[:5], dim=1)
+    for found, half in zip(space.halves(), (one, other), strict=True):
+        assert torch.allclose(found, q.T @ half.entries @ q, atol=1e-12)
+
+
+def test_equal_halves_that_are_not_symmetric_project_alike():
+    """A quotient over kinks is none; all that is unsymmetric was laid to the second half once."""
+    one, b = operator()
+    skewed = Matrix(one.entries + torch.triu(torch.ones_like(one.entries), 1))
+    first, second = krylov(Halves(skewed, skewed, 0.5), b, 5).halves()
+    assert torch.equal(first, second)
+    assert krylov(skewed, b, 5).halves() is None

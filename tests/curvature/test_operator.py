@@ -11,7 +11,7 @@ from tests.worlds import classifier, learner, quadratic
 from unlearn.curvature.estimators import Lanczos
 from unlearn.curvature.operator import Hessian, Quotient, dense
 from unlearn.models.network import clone
-from unlearn.penalties import SDPenalty
+from unlearn.penalties import L2Penalty, SDPenalty
 from unlearn.train.hessian import Sample, chunk_for, gauss_newton_at, hessian_at
 from unlearn.train.learner import Learner
 
@@ -54,7 +54,9 @@ def test_curvlinops_and_scipy_agree():
     assert ours.value == pytest.approx(top, rel=1e-6)
 
 
-@pytest.mark.parametrize("penalty", [None, SDPenalty("sd", 0.5, "none")])
+@pytest.mark.parametrize(
+    "penalty", [None, SDPenalty("sd", 0.5, "none"), L2Penalty("l2", 0.3, False), L2Penalty("l2", 0.3, True)]
+)
 def test_gauss_newton_is_the_hessian_of_a_linear_network(penalty):
     """A linear network has no curvature of its own, so there both agree."""
     objective = classifier(module=nn.Linear(4, 3), penalty=penalty)

@@ -42,3 +42,25 @@ def test_a_short_last_gap_is_no_difference():
     assert found["spearman_differences"] is None  # the count grows by one a step, always
     double = correlation(steps, v, [2 * value for value in v])
     assert double["pearson_differences"] == pytest.approx(1)
+
+
+def test_what_stands_still_but_for_rounding_is_constant():
+    """The size of a correction between two visits, as float32 weights give it."""
+    v = [float(step) for step in range(1, 9)]
+    trembling = [0.04 * (1 + 1e-7 * (-1) ** step) for step in range(8)]
+    assert correlation(range(8), v, trembling) == {
+        "pearson": None, "spearman": None, "pearson_differences": None, "spearman_differences": None, "n": 8,
+    }  # fmt: skip
+    jumps = [value + (0.02 if step > 3 else 0) for step, value in enumerate(trembling)]
+    sharp = [0.04 + (0.02 if step > 3 else 0) for step in range(8)]
+    found, wanted = correlation(range(8), v, jumps), correlation(range(8), v, sharp)
+    assert found["spearman"] == wanted["spearman"]
+    assert found["spearman_differences"] is wanted["spearman_differences"] is None  # of the differences of v: all 1
+    quick = [value * value for value in v]
+    found, wanted = correlation(range(8), quick, jumps), correlation(range(8), quick, sharp)
+    assert found == pytest.approx(wanted, rel=1e-4)
+
+
+def test_a_slow_drift_is_no_standstill():
+    drift = [1 + 3e-7 * step for step in range(40)]
+    assert correlation(range(40), [float(step) for step in range(40)], drift)["spearman"] > 0.98

@@ -56,6 +56,7 @@ NORMED = ("model=resnet18",)  # 8 x 8 pixels become one
         (["device=tpu"], "device=tpu: choose auto, cpu, cuda or cuda:N"),
         (["curvature.tolerance=0"], "curvature.tolerance"),
         (["method=finetune", "method.lr=-1"], "method.lr=-1.0"),
+        (["conventions.eval_after_measuring=true", "model.norm=batch"], "M trains on in another mode than M'"),
         ([*NORMED, "training.batch_size=19"], "training.batch_size: leaves a batch of one point, of which BatchNorm"),
         ([*NORMED, "pretraining.batch_size=1"], "pretraining.batch_size: leaves a batch of one"),
         ([*NORMED, "forget=points", "forget.indices=[0]", "training.batch_size=2"], "training.batch_size: leaves a"),

@@ -30,8 +30,8 @@ class Krylov:
         beside: off the diagonal of T, one entry fewer.
         leftover: norm of what the last product had outside the basis.
         exhausted: whether the space is invariant: nothing is outside.
-        half: rows of Q' A_1 Q where the operator is the mean of two halves A_1 and A_2; each half's projection comes
-            with the products of the whole at no cost.
+        half: where the operator is the mean of two halves A_1 and A_2, a row a product of Q' A_1 Q and of Q' A_2 Q, up
+            to the diagonal; they come with the products of the whole at no cost.
     """
 
     size: float
@@ -40,7 +40,7 @@ class Krylov:
     beside: list[float] = field(default_factory=list)
     leftover: float = 0.0
     exhausted: bool = False
-    half: list[list[float]] = field(default_factory=list)
+    half: list[tuple[list[float], list[float]]] = field(default_factory=list)
     _next: Tensor | None = None
 
     @classmethod
@@ -81,7 +81,8 @@ class Krylov:
         if isinstance(operator, Halves):
             first, second = operator.both(newest)
             product = operator.mean(first, second)
-            self.half.append([float(dot(first, vector)) for vector in self.basis])
+            one, other = ([float(dot(part, vector)) for vector in self.basis] for part in (first, second))
+            self.half.append((one, other))
         else:
             product = operator.matvec(newest)
         self.absorb(product)
@@ -131,21 +132,22 @@ class Krylov:
             matrix[row, row + 1] = matrix[row + 1, row] = entry
         return matrix
 
-    def halves(self, share: float) -> tuple[Tensor, Tensor] | None:
-        """Write out the projections of both halves of the operator.
+    def halves(self) -> tuple[Tensor, Tensor] | None:
+        """Write out the projections of both halves of the operator, each mirrored at its diagonal in the same way.
 
-        Args:
-            share: weight of the first in the mean.
+        A quotient over kinks is not quite symmetric; what one half lacks of that must not be laid to the other.
 
         Returns:
             Q' A_1 Q and Q' A_2 Q, float64, shape (m, m); None where the operator had no halves.
         """
         if len(self.half) != self.products:
             return None
-        first = torch.zeros(self.products, self.products, dtype=torch.float64)
-        for row, entries in enumerate(self.half):
-            first[row, : len(entries)] = first[: len(entries), row] = torch.tensor(entries, dtype=torch.float64)
-        return first, (self.tridiagonal() - share * first) / (1 - share)
+        first, second = (torch.zeros(self.products, self.products, dtype=torch.float64) for _ in range(2))
+        for row, both in enumerate(self.half):
+            for matrix, entries in zip((first, second), both, strict=True):
+                found = torch.tensor(entries, dtype=torch.float64)
+                matrix[row, : len(entries)] = matrix[: len(entries), row] = found
+        return first, second
 
     def combine(self, coefficients: Tensor) -> Tensor:
         """Leave the basis: Q c.

@@ -112,10 +112,12 @@ class GaussNewton:
     Attributes:
         weights: w, shape (dim,).
         parts: triples (c_k, z_k, l_k): z_k maps flat weights to logits, l_k maps logits to a scalar.
+        beside: what is added of a loss that does not look at logits, such as weight decay; None for nothing.
     """
 
     weights: Tensor
     parts: Sequence[tuple[float, Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]]
+    beside: Hessian | None = None
 
     @property
     def dim(self) -> int:
@@ -131,7 +133,7 @@ class GaussNewton:
         Returns:
             G v, shape (dim,).
         """
-        total = torch.zeros_like(vector)
+        total = torch.zeros_like(vector) if self.beside is None else self.beside.matvec(vector)
         for share, logits_of, loss_of in self.parts:
             point = self.weights.detach().requires_grad_()
             logits = logits_of(point)

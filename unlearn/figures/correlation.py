@@ -18,9 +18,9 @@ def draw(run: Saved) -> Figure | None:
         run: the saved values.
 
     Returns:
-        The figure, or None where fewer than two steps have both, or v never changes.
+        The figure; None where fewer than two steps from the first visit on have both, or v never changes.
     """
-    both = run.steps[["step", PROXY, V]].dropna()
+    both = run.steps.loc[run.steps["visits"] > 0, ["step", PROXY, V]].dropna()  # before the first visit v is 0
     if len(both) < 2 or both[V].nunique() < 2:
         return None
     log = bool((both > 0).all(axis=None))

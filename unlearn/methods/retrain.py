@@ -30,6 +30,7 @@ class Retrain:
             trained: M'.
 
         Returns:
-            w'' = w'.
+            w'' = w', at the gradients of the recorded phase; a second pretraining (`retrain.start=initial`) is not
+            counted.
         """
         return Unlearned(trained.retrained.weights, trained.retrained.buffers, trained.recording.retained)

@@ -8,7 +8,8 @@ undoes the first-order part of what the forget set did in m visits. Three deviat
 
 - the reference code takes the gradient at w_0, at w_1 or at w_t, depending on the script; checkpoints make each
   expansion short;
-- under momentum mu the effect of a visit at step s is sum_{i=s..t} lr_i mu^(i-s), which tends to eta / (1 - mu);
+- under momentum mu the effect of a visit at step s is sum_{i=s..t} lr_i mu^(i-s), which tends to eta / (1 - mu). The
+  velocity that M coasted with at s, and M' later, is not added back: eta mu^k v after k steps, at a constant rate;
 - for points of a batch the removal changes the step by the difference of two gradients (`removal_gradient`).
 
 Of a forget set that is scattered over several batches, the gradients are summed over the batches in which its points

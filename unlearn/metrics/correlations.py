@@ -3,6 +3,9 @@
 In one run both v and e grow with t, so a plain correlation mostly says that. First differences, each divided by the
 steps that it spans (the last one is often shorter), take the trend out, and
 the step count as a rival shows how much of the correlation any growing number would have had.
+
+A size is the norm of a difference of float32 weights, so one that stands still trembles in its last digits. Ranks would
+take that for rise and fall: what agrees to `SAME` is the same here.
 """
 
 from collections.abc import Sequence
@@ -10,6 +13,8 @@ from typing import Any
 
 import numpy as np
 from scipy import stats
+
+SAME = 1e-6  # relative
 
 
 def correlation(steps: Sequence[int], x: Sequence[float | None], y: Sequence[float | None]) -> dict[str, Any]:
@@ -26,7 +31,7 @@ def correlation(steps: Sequence[int], x: Sequence[float | None], y: Sequence[flo
     """
     pairs = np.array([x, y], dtype=float)
     found = np.isfinite(pairs).all(axis=0)
-    pairs = pairs[:, found]
+    pairs = np.array([_still(series) for series in pairs[:, found]])
     plain, spread = _both(pairs), _both(np.diff(pairs, axis=1) / np.diff(np.array(steps)[found]))
     return {
         "pearson": plain[0],
@@ -35,6 +40,15 @@ def correlation(steps: Sequence[int], x: Sequence[float | None], y: Sequence[flo
         "spearman_differences": spread[1],
         "n": pairs.shape[1],
     }
+
+
+def _still(series: np.ndarray) -> np.ndarray:
+    """Let each value that agrees with the one before be that one; a drift is let go once it has left where it stood."""
+    out = series.copy()
+    for k in range(1, len(out)):
+        if abs(out[k] - out[k - 1]) <= SAME * abs(out[k - 1]):
+            out[k] = out[k - 1]
+    return out
 
 
 def _both(pairs: np.ndarray) -> tuple[float | None, float | None]:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unlearn.curvature.krylov import krylov
-from unlearn.curvature.operator import Halves, Operator
+from unlearn.curvature.operator import Operator
 from unlearn.curvature.transport import Difference, Removal, curved, entries
 from unlearn.train.carried import Carried
 from unlearn.train.learner import Learner
@@ -107,7 +107,7 @@ def forecast(
         return opened
     operator = operator_along(opened.flat.d)
     space = krylov(operator, opened.flat.d, products)
-    halves = space.halves(operator.share) if isinstance(operator, Halves) else None
+    halves = space.halves()
     projected = Projected(
         [opened],
         space.tridiagonal()[None],

@@ -95,13 +95,14 @@ class Measurer:
             All that needs no M''.
 
         Raises:
-            Diverged: the weights are no longer finite.
+            Diverged: the weights of one of the two are no longer finite.
             UserError: a GPU's memory holds no graph of so many points.
         """
         original, retrained, recording = trained.original, trained.retrained, trained.recording
         moved = float(distance(original.weights, recording.initial.weights))
+        noop = float(distance(original.weights, retrained.weights))
         assert original.loss is not None  # a step was taken
-        if not math.isfinite(moved):
+        if not (math.isfinite(moved) and math.isfinite(noop)):
             raise Diverged(step.taken, step.lr)
         try:
             with self.seconds("sigma"):
@@ -126,7 +127,7 @@ class Measurer:
             "sigma_error": found.error,
             "hvps": found.products,
             "distance_from_initial": moved,
-            "noop_distance": float(distance(original.weights, retrained.weights)),
+            "noop_distance": noop,
             "unlearning_error_paper": _known(weight_space.unlearning_error_paper, lr, step.taken, moved, mean),
             "unlearning_error_code": _known(weight_space.unlearning_error_code, lr, step.taken, moved, sigma),
             "unlearning_error_code_mean": _known(weight_space.unlearning_error_code, lr, step.taken, moved, mean),

@@ -126,6 +126,12 @@ def prepare(cfg: DictConfig, data: Data | None = None, make: Callable[[Any, str]
     if pretraining is not None:
         schedules["pretraining.batch_size"] = pretraining.schedule
     _check_batches_of_one(objective, sample, schedules)
+    modes = config.conventions.eval_after_measuring and (objective.drops or objective.network.initial_buffers())
+    if modes and config.measure.krylov and config.measure.hessian_samples:
+        raise UserError(
+            "conventions.eval_after_measuring=true: M trains on in another mode than M', unknown to the forecast; "
+            "set measure.krylov=0"
+        )
     optimizer = config.optimizer
     return Prepared(
         config=config,

@@ -17,14 +17,16 @@ def summarise(rows: Sequence[Measurement], **rest: Any) -> dict[str, Any]:
 
     Returns:
         `rest`; the last value of each column; `ratio`, v over the no-op distance (None where that is 0);
-        `correlations` of v with each unlearning error and with each null proxy.
+        `correlations` of v with each unlearning error and with each null proxy, from the first visit on: before it v is
+        0 whatever they are.
     """
     status = {"status": rest.pop("status")}
     if not rows:
         return {**status, **rest}
     last = asdict(rows[-1])
     v, noop = last["verification_error"], last["noop_distance"]
-    series = {name: [getattr(row, name) for row in rows] for name in last}
+    visited = [row for row in rows if row.visits]
+    series = {name: [getattr(row, name) for row in visited] for name in last}
     return {
         **status,
         **last,

@@ -92,7 +92,7 @@ def hessian_at(objective: Objective, at: Learner, sample: Sample) -> Hessian:
 
 
 def gauss_newton_at(objective: Objective, at: Learner, sample: Sample) -> GaussNewton:
-    """Give the Gauss-Newton matrix of the mean training loss over the sample, penalties of the weights left out.
+    """Give the Gauss-Newton matrix of the mean training loss over the sample; a penalty of the weights has its Hessian.
 
     Args:
         objective: the loss.
@@ -111,7 +111,9 @@ def gauss_newton_at(objective: Objective, at: Learner, sample: Sample) -> GaussN
         (len(part) / len(sample.points), partial(logits, part, batches), partial(objective.on_data, part))
         for part, batches in sample.parts(bool(at.buffers))
     ]
-    return GaussNewton(at.weights, parts)
+    of_weights = objective.penalty.of_weights
+    weighs = of_weights(at.weights.detach().requires_grad_()).requires_grad
+    return GaussNewton(at.weights, parts, Hessian(at.weights, [(1.0, of_weights)]) if weighs else None)
 
 
 def curvature_at(objective: Objective, at: Learner, sample: Sample, kind: str) -> Operator:
