@@ -16,7 +16,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 if TYPE_CHECKING:
-    from unlearn.pipeline.stacking import Point
+    from unlearn.pipeline.stacking import StackedPoint
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ class FusedLauncher(Launcher):
         return done
 
 
-def _writes(computed: "Point", error: Exception | None) -> TaskFunction:
+def _writes(computed: "StackedPoint", error: Exception | None) -> TaskFunction:
     """Make the task that writes a computed point, or why it is not, with the locks of any other point."""
     from unlearn.__main__ import point
     from unlearn.pipeline.fused import finish

@@ -55,7 +55,7 @@ class Pass:
 
 
 @dataclass(frozen=True)
-class Dense:
+class Chain:
     """A chain of linear layers.
 
     Attributes:
@@ -65,7 +65,7 @@ class Dense:
     functions: tuple[nn.Module, ...]
 
     @classmethod
-    def of(cls, network: Network) -> "Dense | None":
+    def of(cls, network: Network) -> "Chain | None":
         """Look at what a network is made of.
 
         Args:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from unlearn.models.dense import Dense
+from unlearn.models.dense import Chain
 from unlearn.models.network import Network
 
 
@@ -25,7 +25,7 @@ class StackedNetwork:
     """
 
     network: Network
-    dense: Dense | None
+    dense: Chain | None
     lock: Lock
 
     @classmethod
@@ -38,7 +38,7 @@ class StackedNetwork:
         Returns:
             The same function for many rows.
         """
-        return cls(network, Dense.of(network), Lock())
+        return cls(network, Chain.of(network), Lock())
 
     def parts(self, weights: Tensor) -> list[Tensor]:
         """Look at rows of weights as parameters.

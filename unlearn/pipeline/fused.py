@@ -18,7 +18,7 @@ from unlearn.pipeline import forks, report
 from unlearn.pipeline.measure import judge
 from unlearn.pipeline.run import Ended, Outcome, conclude, recorded
 from unlearn.pipeline.stack_curvature import StackCurvature, StackMeasurer
-from unlearn.pipeline.stacking import Point
+from unlearn.pipeline.stacking import StackedPoint
 from unlearn.pipeline.stopwatch import Stopwatch
 from unlearn.records.folder import RunFolder, taken
 from unlearn.train.learner import Learner
@@ -31,7 +31,7 @@ from unlearn.values.measurement import Measurement
 FEWEST = 4  # points in a process
 
 
-def compute(points: Sequence[Point]) -> None:
+def compute(points: Sequence[StackedPoint]) -> None:
     """Run a stack up to its last step: pretraining, M and M' of all points, measuring.
 
     Processes share it out, as many as `threads` or the cores, each with a part of the points as a stack of its own.
@@ -58,13 +58,13 @@ def compute(points: Sequence[Point]) -> None:
             point.outcome, point.ended, point.error = outcome, ended, error
 
 
-def _computed(part: tuple[Sequence[Point], bool]) -> list[tuple[Outcome, Ended | None, Diverged | None]]:
+def _computed(part: tuple[Sequence[StackedPoint], bool]) -> list[tuple[Outcome, Ended | None, Diverged | None]]:
     points, shown = part
     compute_here(points, shown=shown)
     return [(point.outcome, point.ended, point.error) for point in points]
 
 
-def compute_here(points: Sequence[Point], *, shown: bool = True) -> None:
+def compute_here(points: Sequence[StackedPoint], *, shown: bool = True) -> None:
     """Do what `compute` does, in this process.
 
     Args:
@@ -87,7 +87,7 @@ def compute_here(points: Sequence[Point], *, shown: bool = True) -> None:
             point.ended = replace(ended, models=alone)
 
 
-def finish(point: Point, path: Path) -> dict[str, Any]:
+def finish(point: StackedPoint, path: Path) -> dict[str, Any]:
     """Write what a point has to show, as a run of its own would.
 
     Args:
@@ -115,7 +115,7 @@ def finish(point: Point, path: Path) -> dict[str, Any]:
     return point.outcome.summary
 
 
-def _pretrain(points: Sequence[Point], seconds: Stopwatch, *, shown: bool) -> None:
+def _pretrain(points: Sequence[StackedPoint], seconds: Stopwatch, *, shown: bool) -> None:
     originals = [Learner.fresh(point.prepared.network, point.prepared.device) for point in points]
     retrained: list[Learner | None] = [None] * len(points)
     config = points[0].prepared.config
@@ -148,7 +148,7 @@ def _pretrain(points: Sequence[Point], seconds: Stopwatch, *, shown: bool) -> No
         point.measurer = StackMeasurer(prepared, point.outcome.seconds)
 
 
-def _train(points: Sequence[Point], seconds: Stopwatch, *, shown: bool) -> None:
+def _train(points: Sequence[StackedPoint], seconds: Stopwatch, *, shown: bool) -> None:
     trained = [cast(Trained, point.trained) for point in points]
     rows = [
         *(Row(each.recipe, each.original, on_kept=False) for each in trained),
@@ -179,7 +179,7 @@ def _train(points: Sequence[Point], seconds: Stopwatch, *, shown: bool) -> None:
                         _measure(point, own, final=taken == last)
 
 
-def _measure(point: Point, step: Step, *, final: bool) -> None:
+def _measure(point: StackedPoint, step: Step, *, final: bool) -> None:
     assert point.measurer is not None
     assert point.trained is not None
     method, trained = point.prepared.method, point.trained
@@ -199,7 +199,7 @@ def _measure(point: Point, step: Step, *, final: bool) -> None:
     point.outcome.rows.append(Measurement(**look.columns, **judged))
 
 
-def _fail(owners: Sequence[Point], failed: dict[int, Diverged]) -> None:
+def _fail(owners: Sequence[StackedPoint], failed: dict[int, Diverged]) -> None:
     for row, error in failed.items():
         if owners[row].error is None:
             owners[row].error = error

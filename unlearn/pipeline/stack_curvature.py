@@ -50,7 +50,7 @@ class StackMeasurer(Measurer):
 
 
 class Measured(Protocol):
-    """What is read of a point: see `unlearn.pipeline.stacking.Point`."""
+    """What is read of a point: see `unlearn.pipeline.stacking.StackedPoint`."""
 
     prepared: Prepared
     error: Diverged | None

@@ -10,7 +10,7 @@ from unlearn.curvature.stacked import StackedKrylov, stacked_krylov
 from unlearn.pipeline.forecast import Forecast, Opened, Projected, close_forecasts, open_forecast
 from unlearn.train.recording import Trained
 from unlearn.train.stack_objective import StackedObjective
-from unlearn.train.stack_path import Path, StackedQuotient
+from unlearn.train.stack_path import PathOfRow, StackedQuotient
 
 
 def stacked_forecasts(
@@ -86,8 +86,8 @@ def _coordinates(basis: Tensor, vector: Tensor) -> Tensor:
     return (basis @ vector).double()
 
 
-def _path(row: int, trained: Trained, opened: Opened) -> Path:
+def _path(row: int, trained: Trained, opened: Opened) -> PathOfRow:
     before = trained.recording.carried
     assert before is not None
     steps = range(before.steps, trained.recording.steps)
-    return Path(row, trained.recipe, before.weights, trained.original, steps, opened.flat.d)
+    return PathOfRow(row, trained.recipe, before.weights, trained.original, steps, opened.flat.d)

@@ -48,7 +48,7 @@ FREE = (
 
 
 @dataclass
-class Point:
+class StackedPoint:
     """One point of a stack.
 
     Attributes:
@@ -128,7 +128,7 @@ def _without(settings: dict[str, Any], paths: Sequence[tuple[str, ...]]) -> dict
     return kept
 
 
-def stacks(configs: Sequence[DictConfig], most: int) -> tuple[list[dict[int, Point]], dict[int, str]]:
+def stacks(configs: Sequence[DictConfig], most: int) -> tuple[list[dict[int, StackedPoint]], dict[int, str]]:
     """Sort the points of a sweep into stacks. Data that several would load is loaded once.
 
     Args:
@@ -145,7 +145,7 @@ def stacks(configs: Sequence[DictConfig], most: int) -> tuple[list[dict[int, Poi
     loaded: dict[str, Data] = {}
     make = _remembered()
     reasons: dict[int, str] = {}
-    groups: dict[str, dict[int, Point]] = {}
+    groups: dict[str, dict[int, StackedPoint]] = {}
     for place, cfg in enumerate(configs):
         outcome = Outcome()
         try:
@@ -164,7 +164,7 @@ def stacks(configs: Sequence[DictConfig], most: int) -> tuple[list[dict[int, Poi
             reasons[place] = reason
             continue
         loaded.setdefault(data, prepared.data)
-        groups.setdefault(stack_key(settings, prepared), {})[place] = Point(cfg, settings, prepared, outcome)
+        groups.setdefault(stack_key(settings, prepared), {})[place] = StackedPoint(cfg, settings, prepared, outcome)
     found = []
     for group in groups.values():
         places = list(group)

@@ -16,7 +16,7 @@ ROWS = 80  # gradients of one pass; more would leave the cache
 
 
 @dataclass(frozen=True)
-class Path:
+class PathOfRow:
     """Steps of one point, as `quotient_on_path` takes them.
 
     Attributes:
@@ -66,7 +66,7 @@ class StackedQuotient:
     lengths: Tensor
 
     @classmethod
-    def of(cls, objective: StackedObjective, paths: Sequence[Path], most: int) -> "StackedQuotient":
+    def of(cls, objective: StackedObjective, paths: Sequence[PathOfRow], most: int) -> "StackedQuotient":
         """Gather the batches.
 
         Args:
