@@ -9,6 +9,8 @@ import yaml
 from safetensors.torch import load_file
 
 from unlearn.curvature.operator import Hessian
+from unlearn.methods.method import applied
+from unlearn.pipeline import stages
 from unlearn.pipeline.run import run
 from unlearn.values.errors import Diverged, UserError
 from unlearn.values.measurement import COLUMNS
@@ -198,6 +200,21 @@ def test_a_run_that_diverges_keeps_what_was_measured(tiny, tmp_path):
     assert summary["status"] == "diverged"
     rows = len(pd.read_csv(tmp_path / "steps.csv"))
     assert summary["diverged_at"] == rows + 1
+
+
+def test_a_method_that_diverges_on_the_way_keeps_what_was_measured_of_the_pair(tiny, tmp_path, monkeypatch):
+    def failing(method, trained):
+        if trained.recording.steps == 2:
+            raise Diverged.saying("M'' is not finite", 2)
+        return applied(method, trained)
+
+    monkeypatch.setattr(stages, "applied", failing)
+    with pytest.raises(Diverged, match="M'' is not finite"):
+        run(tiny("measure.every=1", "model=mlp"), tmp_path)
+    rows = pd.read_csv(tmp_path / "steps.csv")
+    assert rows.step.tolist() == [1, 2]
+    assert rows.noop_distance.notna().all()
+    assert rows.verification_error.isna().tolist() == [False, True]
 
 
 @pytest.mark.parametrize("lr", ["1e10", "1e20", "1e30"])

@@ -25,6 +25,8 @@ from unlearn.values.errors import Diverged, NotFinite, UserError
 from unlearn.values.flat import buffer_distance, distance, norm
 from unlearn.values.streams import generator
 
+UNJUDGED: dict[str, Any] = dict.fromkeys(("verification_error", "unlearning_error_krylov", "correction_size"))
+
 
 @dataclass(frozen=True)
 class Look:
@@ -205,7 +207,7 @@ def judge(look: Look, original: Learner, retrained: Learner, unlearned: Unlearne
         The columns that need M''; None for each without it.
     """
     if unlearned is None:
-        return dict.fromkeys(("verification_error", "unlearning_error_krylov", "correction_size"))
+        return UNJUDGED
     correction = unlearned.weights - original.weights
     return {
         "verification_error": float(distance(unlearned.weights, retrained.weights)),

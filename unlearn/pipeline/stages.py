@@ -9,7 +9,7 @@ from unlearn.curvature.transport import Difference, Visit
 from unlearn.methods.method import Unlearned, applied
 from unlearn.pipeline import keys, report
 from unlearn.pipeline.interrupt import Watch
-from unlearn.pipeline.measure import Look, Measurer, judge
+from unlearn.pipeline.measure import UNJUDGED, Look, Measurer, judge
 from unlearn.pipeline.prepare import Prepared
 from unlearn.pipeline.stopwatch import Stopwatch
 from unlearn.store.entries import Alone, Slot, Store
@@ -19,6 +19,7 @@ from unlearn.train.learner import Learner
 from unlearn.train.loop import Recipe, train
 from unlearn.train.recording import Recording, Trained
 from unlearn.train.visits import Summed, Visits
+from unlearn.values.errors import Diverged
 from unlearn.values.measurement import Measurement
 from unlearn.values.schedule import Batch
 from unlearn.values.state import frozen, pack, unpack
@@ -132,7 +133,12 @@ def pair(job: Job, emit: Emit) -> Pair:
     def tell(item: dict[str, Any]) -> None:
         nonlocal told
         told += 1
-        emit(Measurement(**item["columns"], **_judged(job, item)))
+        try:
+            judged = _judged(job, item)
+        except Diverged:
+            emit(Measurement(**item["columns"], **UNJUDGED))  # M and M' were measured whatever became of M''
+            raise
+        emit(Measurement(**item["columns"], **judged))
 
     def compute(slot: Slot) -> Any:
         run = _Phase.resume(job, slot) or _Phase.start(job)
