@@ -49,6 +49,7 @@ class Points(BasicSweeper):
             What the launcher returned.
         """
         from unlearn.pipeline import plan, sweep, sweep_start
+        from unlearn.values.errors import at_least
 
         assert self.config is not None
         assert self.launcher is not None
@@ -61,6 +62,8 @@ class Points(BasicSweeper):
         (grid,) = self.split_arguments(overrides, None)
         varied = {override.get_key_element() for override in overrides if override.is_sweep_override()}
         points = sweep.points(grid, varied)
+        if self.max_batch_size is not None:
+            at_least("hydra.sweeper.max_batch_size", self.max_batch_size, 1)
         folder = Path(self.config.hydra.sweep.dir)
         base = sweep_start.base_of([text for text in [*own, *arguments] if text.partition("=")[0] not in varied])
         known = sweep_start.noted(folder, base)

@@ -30,6 +30,7 @@ from joblib import cpu_count
 
 from unlearn.train.arithmetic import ARITHMETICS
 from unlearn.values.errors import UserError, at_least, choice
+from unlearn.values.whole import whole
 
 PARTS = ("step", "sigma", "floor", "products", "growth")  # those that run unasked
 MORE_PARTS = (*PARTS, "needed", "throughput")
@@ -118,7 +119,8 @@ def worlds(asked: argparse.Namespace, folder: Path) -> tuple[World, list[World]]
     if asked.model != "resnet18":
         own = digits(asked.model, f"training.batch_size={asked.batch}", *more, device=device)
         return own, [own] if asked.config == "tiny" else [own, *(world for world in small if world.name != own.name)]
-    size = max(asked.samples, asked.row_samples, asked.batch * (asked.steps + 1))
+    largest = LARGE_BATCH if "throughput" in asked.parts else asked.batch
+    size = max(asked.samples, asked.row_samples, asked.batch * (asked.steps + 1), largest)
     root = images_at(asked.data, folder / "images", size)
     return images("resnet18", root, size, asked.batch, asked.threads, *more, device=device), small
 
@@ -180,10 +182,13 @@ def main(given: list[str] | None = None) -> dict[str, Any]:
     """Measure, print, write; returns what `bench.json` holds."""
     asked = arguments(given)
     asked.out.mkdir(parents=True, exist_ok=True)
+
+    def keep(so_far: dict[str, Any]) -> None:
+        with whole(asked.out / "bench.json") as part:
+            part.write_text(json.dumps(so_far, indent=1))
+
     with TemporaryDirectory() as folder:
-        found = measure(
-            asked, Path(folder), lambda so_far: (asked.out / "bench.json").write_text(json.dumps(so_far, indent=1))
-        )
+        found = measure(asked, Path(folder), keep)
     report.show(found)
     if asked.markdown:
         (asked.out / "bench.md").write_text(report.markdown(found))

@@ -72,6 +72,7 @@ END
 
 down() {
     [ -e "$DIR" ] || return 0
+    [ -e "$DIR/slurm.conf" ] || { echo "error: $DIR holds no slurm.conf: not a folder of this script" >&2; exit 2; }
     scancel --user=root 2> /dev/null || true
     for daemon in slurmd slurmctld munged; do # munged last: the others talk through it
         [ ! -e "$DIR/$daemon.pid" ] || kill "$(cat "$DIR/$daemon.pid")" 2> /dev/null || true

@@ -17,6 +17,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torchvision.datasets import CIFAR10, CIFAR100
 
+from unlearn.data import cifar as module
 from unlearn.data.augmentation import Augmentation
 from unlearn.data.cifar import Cifar
 from unlearn.values.errors import UserError
@@ -193,6 +194,31 @@ def test_a_damaged_download_is_not_left_behind(tmp_path, monkeypatch):
     assert "cifar10 could not be downloaded" in complaint(strict(tmp_path))
     assert not (tmp_path / CIFAR10.filename).exists()
     assert not (tmp_path / CIFAR10.base_folder).exists()
+
+
+def test_a_killed_download_is_none(tmp_path, monkeypatch):
+    """What a killed process left is thrown away, and no half file ever had a published name."""
+    write(tmp_path / "server", "cifar10")
+    expected = loose(tmp_path / "server", "cifar10").load(0).train.fingerprint()
+    publish(monkeypatch, tmp_path / "server", "cifar10")
+    serve(monkeypatch, (tmp_path / "server" / CIFAR10.filename).read_bytes())
+    root = tmp_path / "root"
+    seen = []
+
+    def half(source, target):
+        Path(target, CIFAR10.base_folder).mkdir()
+        Path(target, CIFAR10.base_folder, "data_batch_1").write_bytes(b"half")
+        seen.extend(path.name for path in root.iterdir() if not path.name.startswith("."))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module.torchvision_utils, "extract_archive", half)
+        patched.setattr(module.shutil, "rmtree", lambda *_, **__: None)  # a kill tidies nothing up
+        with pytest.raises(KeyboardInterrupt):
+            strict(root).load(0)
+    assert seen == [CIFAR10.filename]
+    assert strict(root).load(0).train.fingerprint() == expected
+    assert not list(root.glob(".*.part"))
 
 
 def test_nothing_is_fetched_or_written_where_that_is_not_wanted(tmp_path, monkeypatch):

@@ -109,3 +109,9 @@ def test_arrays_that_hold_no_integers(tmp_path, array):
     np.save(tmp_path / "a.npy", array, allow_pickle=True)
     with pytest.raises(UserError, match=r"a\.npy"):
         FileForget("file", str(tmp_path / "a.npy")).select(context())
+
+
+def test_a_file_in_the_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "points.txt").write_text("3")
+    assert FileForget("file", "~/points.txt").select(context()) == Forget((3,))

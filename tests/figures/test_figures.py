@@ -132,8 +132,25 @@ def test_correlation_axes_are_log_where_all_is_positive():
 
 @pytest.mark.parametrize("v", [[1.0, 2.0], [1.0, 2.0, 3.0]])
 def test_rho_needs_something_to_rank(v):
-    constant = pd.Series([5.0] * len(v))
-    assert correlation.agreement(constant, pd.Series(v)) == f"n = {len(v)}"
+    table = pd.DataFrame({"step": range(len(v)), PROXY: [5.0] * len(v), V: v})
+    assert correlation.agreement(table, PROXY) == f"n = {len(v)}"
+
+
+def test_a_row_that_was_cut_off_is_not_drawn(tmp_path):
+    steps().to_csv(tmp_path / "steps.csv", index=False)
+    whole = (tmp_path / "steps.csv").read_text()
+    (tmp_path / "steps.csv").write_text(whole[: whole.rstrip("\n").rindex(".") + 2])  # in the midst of a number
+    assert read(tmp_path).steps.step.tolist() == list(range(1, 12))
+
+
+def test_a_title_ranks_as_the_summary_does():
+    """What trembles in its last digits stands still, and rows before the first visit do not count."""
+    table = steps()
+    table["visits"] = [0, 0] + [1] * 10
+    table[PROXY] = [7.0, 7.0] + [0.04 * (1 + 1e-8 * (-1) ** k) for k in range(10)]
+    left, right, _ = correlation.draw(Saved(table, {})).axes
+    assert left.get_title().endswith("\nn = 10")
+    assert right.get_title().endswith("1.000, n = 10")
 
 
 def test_bars_are_percentages_and_empty_sets_are_left_out():

@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.rows import row
 from unlearn.log.sink import Sink
-from unlearn.log.wandb_sink import WandbSettings, WandbSink, flatten
+from unlearn.log.wandb_sink import WandbSettings, WandbSink
 from unlearn.values.errors import UserError
 from unlearn.values.measurement import COLUMNS
 
@@ -160,10 +160,6 @@ def test_wrong_settings_are_one_line(settings, message):
     with pytest.raises(UserError) as caught:
         WandbSettings(**settings)
     assert str(caught.value).startswith(message)
-
-
-def test_flatten_joins_and_drops_none():
-    assert flatten({"a": {"b": {"c": 1}, "d": None}, "e": "x"}) == {"a/b/c": 1, "e": "x"}
 
 
 def test_the_yaml_states_every_setting(pytestconfig):

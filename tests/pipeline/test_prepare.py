@@ -56,6 +56,10 @@ NORMED = ("model=resnet18",)  # 8 x 8 pixels become one
         (["device=tpu"], "device=tpu: choose auto, cpu, cuda or cuda:N"),
         (["curvature.tolerance=0"], "curvature.tolerance"),
         (["method=finetune", "method.lr=-1"], "method.lr=-1.0"),
+        (
+            ["curvature=dense", "model=mlp", "model.widths=[300]"],
+            "curvature=dense: writes out a matrix of 22510 x 22510",
+        ),
         (["conventions.eval_after_measuring=true", "model.norm=batch"], "M trains on in another mode than M'"),
         ([*NORMED, "training.batch_size=19"], "training.batch_size: leaves a batch of one point, of which BatchNorm"),
         ([*NORMED, "pretraining.batch_size=1"], "pretraining.batch_size: leaves a batch of one"),

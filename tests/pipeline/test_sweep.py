@@ -95,7 +95,13 @@ def test_a_typo_is_told_before_anything_runs(tmp_path):
 
 
 def test_a_wrong_value_is_told_before_anything_runs(tmp_path):
-    wrong = ("penalty=sd penalty.gamma=1,-1", "schedule.order=foo", "arithmetic=fp16", "measure.warm.mix=1,2")
+    wrong = (
+        "hydra.sweeper.max_batch_size=-1",
+        "penalty=sd penalty.gamma=1,-1",
+        "schedule.order=foo",
+        "arithmetic=fp16",
+        "measure.warm.mix=1,2",
+    )
     for words in wrong:
         done = sweep(tmp_path, "--multirun", "seed=0,1", *words.split())
         assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr

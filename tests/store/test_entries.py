@@ -13,6 +13,7 @@ from unlearn.store.entries import Alone, Store, key_of
 from unlearn.store.features import Work
 from unlearn.store.features import features as kept_features
 from unlearn.store.files import Damaged, from_bytes, to_bytes
+from unlearn.store.partial import read_state, write_state
 from unlearn.values.errors import UserError
 
 CPU = torch.device("cpu")
@@ -37,6 +38,39 @@ def test_what_was_written_is_read(tmp_path):
     assert {**state, "weights": 0} == {**STATE, "weights": 0}
     record = json.loads((store.folder("pair", key_of(INPUTS)) / "entry.json").read_text())
     assert record["inputs"] == INPUTS
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("full"), MemoryError()])
+def test_for_want_of_memory_nothing_is_thrown_away(tmp_path, monkeypatch, error):
+    store = Store(tmp_path)
+    get(store)
+    write_state(tmp_path / "state", STATE)
+
+    def full(*_, **__):
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "load", full)
+        with pytest.raises(type(error)):
+            get(store, fail)
+        with pytest.raises(type(error)):
+            read_state(tmp_path / "state", CPU)
+    assert get(store, fail)[1]
+    assert read_state(tmp_path / "state", CPU)["name"] == "x"
+
+
+def test_an_entry_that_the_disk_does_not_give_stays(tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    get(store)
+
+    def broken(self):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pathlib.Path.read_bytes", broken)
+        with pytest.raises(UserError, match="cannot be read \\(Permission denied\\)"):
+            get(store, fail)
+    assert get(store, fail)[1]
 
 
 def test_the_key_depends_on_the_values_alone():

@@ -28,12 +28,12 @@ def felt(outer: tuple[float, float], most: float, theta: float) -> tuple[float, 
     o = sign * outer[0]
 
     def bounds(spread: float) -> list[float]:
-        felt = []
+        ends = []
         for end in (-most, most):
             square = min(spread**2, (most - o) * (most + o))  # no spectrum within the bounds spreads more
             beyond = end - math.copysign(square / abs(end - o), end)
-            felt.append(min(most, o + square / max(abs(theta) - beyond, np.finfo(float).eps * most)))
-        return felt
+            ends.append(min(most, o + square / max(abs(theta) - beyond, np.finfo(float).eps * most)))
+        return ends
 
     low, high = bounds(outer[1])
     lowest, highest = bounds(SPREAD * outer[1])

@@ -2,11 +2,12 @@
 
 import gzip
 import io
+import shutil
 import sys
 import tarfile
 import zlib
 from collections.abc import Iterable
-from contextlib import ExitStack, redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
@@ -127,16 +128,15 @@ class Cifar:
         quiet = sys.stderr if sys.stderr.isatty() else io.StringIO()
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(self._folder / f".{self.name}.lock"), ExitStack() as undo:
+            with FileLock(self._folder / f".{self.name}.lock"):
+                with suppress(RuntimeError):
+                    return library(self._folder)
                 _refuse_changed(library, self._folder)
-                if not archive.exists():
-                    undo.callback(archive.unlink, missing_ok=True)
                 with redirect_stdout(quiet), redirect_stderr(quiet):
-                    train = library(self._folder, download=True)
-                undo.pop_all()
+                    _complete(library, self._folder, self._folder / f".{self.name}.part")
+                return library(self._folder)
         except (OSError, RuntimeError, HTTPException) as error:
             raise self._absent(library, f"{self.name} could not be downloaded ({in_one_line(error)})") from error
-        return train
 
     def _unverified(self, published: _Published) -> tuple[Part, Part, int]:
         library, meta = published.library, published.library.meta
@@ -156,6 +156,23 @@ class Cifar:
             for names in lists
         ]
         return parts[0], parts[1], num_classes
+
+
+def _complete(library: type[CIFAR10], root: Path, part: Path) -> None:
+    """Fetch and unpack aside: a kill on the way leaves no half file under a published name."""
+    folder, archive = root / library.base_folder, root / library.filename
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        part.mkdir()
+        if not archive.exists():
+            torchvision_utils.download_url(library.url, str(part), library.filename, library.tgz_md5)
+            (part / library.filename).replace(archive)
+        torchvision_utils.extract_archive(str(archive), str(part))
+        folder.mkdir(exist_ok=True)
+        for file in (part / library.base_folder).iterdir():
+            file.replace(folder / file.name)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def _refuse_changed(library: type[CIFAR10], root: Path) -> None:

@@ -219,10 +219,11 @@ class FileForget:
             UserError: the file cannot be read, holds no integers, or names a point twice or out of range.
         """
         try:
-            if Path(self.path).suffix == ".npy":
-                found = np.load(self.path, allow_pickle=False)
+            path = Path(self.path).expanduser()
+            if path.suffix == ".npy":
+                found = np.load(path, allow_pickle=False)
             else:
-                found = np.array([int(word) for word in Path(self.path).read_text().split()], dtype=np.int64)
+                found = np.array([int(word) for word in path.read_text().split()], dtype=np.int64)
         except OSError as error:
             raise UserError(f"forget.path={self.path}: {error.strerror or error}") from None
         except (ValueError, EOFError, OverflowError) as error:

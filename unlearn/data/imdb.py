@@ -160,13 +160,14 @@ def _from_hub(root: str) -> tuple[Labelled, Labelled]:
     # slow to import, and only needed here
     from datasets import config, load_dataset
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HTTPError  # of its HTTP library, such as a proxy's
 
     try:
         if not config.HF_HUB_OFFLINE:  # datasets would try for 23 seconds where there is no network
             snapshot_download(HUB, repo_type="dataset", allow_patterns=["README.md"])
         found = load_dataset(HUB)
         train, test = (labelled(list(found[p]["text"]), list(found[p]["label"]), 2, f"{HUB}, {p}") for p in PARTS)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, HTTPError) as error:
         reason = in_one_line(error).partition(" An error happened")[0]
         raise UserError(
             f"dataset.root={root}: holds neither {FOLDER}/, nor {ARCHIVE}, nor train and test as .parquet or .csv "

@@ -51,6 +51,8 @@ class _Array(np.ndarray):
 
 
 def _from_bytes(raw: bytes | str, element: _ElementType, shape: tuple[int, ...], order: Any) -> np.ndarray:
+    if not isinstance(element, _ElementType):
+        raise pickle.UnpicklingError(f"an array of {element!r}, which is no type of numbers")
     # the byte strings of Python 2 arrive as text
     octets = raw.encode("latin1") if isinstance(raw, str) else raw
     return np.frombuffer(octets, element.plain).reshape(shape, order=order)

@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for folder in parser.parse_args(arguments).folders:
             sys.stdout.writelines(f"{path}\n" for path in draw(folder))
     except UserError as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"error: {error}\n")
         return 2
     return 0
 

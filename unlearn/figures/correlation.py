@@ -1,11 +1,11 @@
 """v against its proxy, and against the proxy that knows nothing but the step count."""
 
 from matplotlib.figure import Figure
-from pandas import Series
-from scipy.stats import spearmanr
+from pandas import DataFrame
 
 from unlearn.figures import style
 from unlearn.figures.saved import Saved
+from unlearn.metrics.correlations import correlation
 
 V = "verification_error"
 PROXY = "unlearning_error_unrolled"
@@ -20,7 +20,8 @@ def draw(run: Saved) -> Figure | None:
     Returns:
         The figure; None where fewer than two steps from the first visit on have both, or v never changes.
     """
-    both = run.steps.loc[run.steps["visits"] > 0, ["step", PROXY, V]].dropna()  # before the first visit v is 0
+    seen = run.steps[run.steps["visits"] > 0]  # before the first visit v is 0
+    both = seen[["step", PROXY, V]].dropna()
     if len(both) < 2 or both[V].nunique() < 2:
         return None
     log = bool((both > 0).all(axis=None))
@@ -34,7 +35,7 @@ def draw(run: Saved) -> Figure | None:
         points = axes.scatter(
             proxy, both[V], c=both["step"], cmap="viridis", s=size, edgecolors="black", linewidths=edge
         )
-        axes.set_title(f"{title}\n{agreement(proxy, both[V])}", fontsize=10)
+        axes.set_title(f"{title}\n{agreement(seen, str(proxy.name))}", fontsize=10)
         axes.set_xlabel(label)
         if log:
             axes.set_xscale("log")
@@ -47,16 +48,16 @@ def draw(run: Saved) -> Figure | None:
     return figure
 
 
-def agreement(proxy: Series, v: Series) -> str:
-    """Say how well two columns rank alike.
+def agreement(steps: DataFrame, proxy: str) -> str:
+    """Say how well v ranks like a proxy, as the summary does.
 
     Args:
-        proxy: one value a step.
-        v: one value a step.
+        steps: measured ones.
+        proxy: a column.
 
     Returns:
         Spearman's rho and n; no rho where fewer than three points, or equal ones, leave nothing to rank.
     """
-    if len(v) < 3 or proxy.nunique() < 2 or v.nunique() < 2:
-        return f"n = {len(v)}"
-    return rf"Spearman $\rho$ = {spearmanr(proxy, v).statistic:.3f}, n = {len(v)}"
+    found = correlation(steps["step"].tolist(), steps[V].tolist(), steps[proxy].tolist())
+    rho = "" if found["spearman"] is None else rf"Spearman $\rho$ = {found['spearman']:.3f}, "
+    return f"{rho}n = {found['n']}"

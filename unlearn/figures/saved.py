@@ -1,5 +1,6 @@
 """Reads what a run has saved."""
 
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,9 @@ def read(folder: Path) -> Saved:
     """
     try:
         kinds = {column.name: str if column.name in WORDS else float for column in COLUMNS}
-        steps = pd.read_csv(folder / "steps.csv", dtype=kinds).replace([np.inf, -np.inf], np.nan)
+        text = (folder / "steps.csv").read_text(encoding="utf-8")
+        whole = text[: text.rfind("\n") + 1]  # a row without its end was cut off
+        steps = pd.read_csv(io.StringIO(whole), dtype=kinds).replace([np.inf, -np.inf], np.nan)
         path = folder / "summary.json"
         summary = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         path = folder / "config.yaml"

@@ -8,6 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from pandas import Series
 
+from unlearn.values.whole import whole
+
 # Okabe and Ito's palette, without the yellow, which white paper swallows
 BLACK = "#000000"
 BLUE = "#0072B2"
@@ -68,6 +70,6 @@ def save(figure: Figure, path: Path) -> Path:
     Returns:
         The path.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png", metadata={"Software": None})
+    with whole(path) as part:
+        figure.savefig(part, format="png", metadata={"Software": None})
     return path

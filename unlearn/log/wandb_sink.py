@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from unlearn.log.sink import Sink
 from unlearn.values.errors import UserError, choice, in_one_line
 from unlearn.values.measurement import COLUMNS, Measurement
+from unlearn.values.nested import flatten
 
 if TYPE_CHECKING:
     import wandb
@@ -154,7 +155,8 @@ class WandbSink(Sink):
         Args:
             values: may be nested; None is left out.
         """
-        self._try(lambda: self._run.summary.update(flatten(values)))
+        found = {name: value for name, value in flatten(values, "/").items() if value is not None}
+        self._try(lambda: self._run.summary.update(found))
 
     def figure(self, name: str, path: Path) -> None:
         """Log an image as `figures/NAME`.
@@ -191,28 +193,6 @@ class WandbSink(Sink):
         except Exception as error:
             _only_from_wandb(error, told=self._quiet)
             self._quiet = True
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Join nested keys by `/` and leave None out.
-
-    Args:
-        values: may be nested.
-        prefix: put before every key.
-
-    Returns:
-        One level of keys.
-
-    >>> flatten({"accuracy": {"original": {"test": 0.5, "forget": None}}})
-    {'accuracy/original/test': 0.5}
-    """
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}/")
-        elif value is not None:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def lost(written: Path) -> str | None:

@@ -79,7 +79,7 @@ def _packaged() -> Path:
 
 def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.errors import HFValidationError, HTTPError  # the latter of its HTTP library
 
     reason = ""
     for cached in (True, False):
@@ -93,7 +93,7 @@ def _from_hub(name: str) -> Path:
             raise UserError(
                 f"model.encoder={name}: is neither a folder, nor {EMBEDDED}, nor a name on the hub"
             ) from None
-        except OSError as error:  # the hub's own errors are among these
+        except (OSError, HTTPError) as error:  # the hub's own errors are among these, a proxy's are not
             reason = in_one_line(error).partition(" An error happened")[0]
     raise UserError(
         f"model.encoder={name}: is not in Hugging Face's cache and could not be fetched ({reason}); give "

@@ -52,7 +52,7 @@ def load_weights(module: nn.Module, path: str) -> None:
     """
     own = module.state_dict()
     try:
-        given = _uncounted(_unwrapped(_state_dict(_read(Path(path)))))
+        given = _uncounted(_unwrapped(_state_dict(_read(Path(path).expanduser()))))
         matched = _match(_uncounted(own), given, ordered=not path.lower().endswith(".safetensors"))
         values = {name: _converted(theirs, tensor, own[name]) for name, (theirs, tensor) in matched.items()}
     except UserError as error:

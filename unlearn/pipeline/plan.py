@@ -79,7 +79,7 @@ def show(jobs: Sequence[DictConfig], points: Sequence[sweep.Point], folder: Path
     table.add_row("trainings after sharing, not counting what the store has", str(trainings))
     table.add_row("time, one worker", f"about {_time(seconds)}")
     table.add_row("store", f"about {megabytes:.0f} MB")
-    console = Console()
+    console = Console(markup=False)
     console.print(table)
     console.print(
         f"from {STEPS - 2} timed steps of each of {len(paces)} kinds of run; methods come on top", style="dim"

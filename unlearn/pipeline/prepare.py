@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
+from unlearn.curvature.estimators import Dense
 from unlearn.curvature.tracker import Tracker, Warmth
 from unlearn.data.forget import Context, Forget
 from unlearn.data.split import Data
@@ -31,6 +32,7 @@ from unlearn.values.schedule import Schedule
 from unlearn.values.streams import generator, seed_for
 
 logger = logging.getLogger(__name__)
+DENSE = 20_000  # weights, of which the Hessian takes 1.6 GB in float32
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,9 @@ def prepare(cfg: DictConfig, data: Data | None = None, make: Callable[[Any, str]
     if pretraining is not None:
         schedules["pretraining.batch_size"] = pretraining.schedule
     _check_batches_of_one(objective, sample, schedules)
+    dim = objective.network.layout.dim
+    if isinstance(parts["curvature"], Dense) and dim > DENSE and config.measure.hessian_samples:
+        raise UserError(f"curvature=dense: writes out a matrix of {dim} x {dim}; up to {DENSE} weights, else lanczos")
     modes = config.conventions.eval_after_measuring and (objective.drops or objective.network.initial_buffers())
     if modes and config.measure.krylov and config.measure.hessian_samples:
         raise UserError(

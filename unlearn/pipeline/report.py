@@ -57,12 +57,12 @@ def show(summary: Mapping[str, Any], headline: str, folder: Path) -> None:
         headline: which unlearning error to lead with.
         folder: where everything lies.
     """
-    console = Console()
+    console = Console(markup=False)
     console.print(errors_table(summary, headline), accuracy_table(summary["accuracy"]), sep="\n")
     console.print(verdict(summary), highlight=False)
     console.print("rho: Spearman over the steps; whatever grows with t scores high within one run", style="dim")
     spent = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in summary["seconds"].items())
-    console.print(f"seconds on {summary['device']}: {spent}", style="dim", highlight=False, soft_wrap=True)
+    console.print(f"seconds on {summary['computed_on']}: {spent}", style="dim", highlight=False, soft_wrap=True)
     console.print(f"saved in {folder}", highlight=False, soft_wrap=True)
 
 

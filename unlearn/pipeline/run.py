@@ -171,7 +171,7 @@ def recorded(
             if outcome.summary:
                 folder.cut(len(outcome.rows))
                 outcome.summary |= {"seconds": dict(outcome.seconds.seconds), "reused": outcome.reused}
-                outcome.summary["device"] = record["device"]
+                outcome.summary["computed_on"] = record["device"]
                 folder.write_json("provenance", {**record, "seconds": outcome.summary["seconds"]})
                 folder.write_json("summary", outcome.summary)  # it says that the run is done
                 (folder.path / "failed.json").unlink(missing_ok=True)  # of an attempt before, in a sweep

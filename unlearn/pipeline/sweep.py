@@ -205,11 +205,11 @@ def _table(every: Sequence[Point], folder: Path, skipped: int, seconds: float) -
     table.add_row("  of these or diverged, done before", str(skipped))
     for state in ("diverged", "failed", "unfinished"):
         table.add_row(state, str(counts[state]))
-    console = Console()
+    console = Console(markup=False)
     console.print(table)
     for name, state in states.items():
         if state not in ("completed",):
-            console.print(f"{state}: {name}: {_reason(folder / name)}", highlight=False, soft_wrap=True, markup=False)
+            console.print(f"{state}: {name}: {_reason(folder / name)}", highlight=False, soft_wrap=True)
 
 
 def _reason(folder: Path) -> str:

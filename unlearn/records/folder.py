@@ -5,13 +5,12 @@ import io
 import json
 import logging
 import math
-import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
@@ -21,6 +20,7 @@ from torch import Tensor
 from unlearn.values.beside import BESIDE
 from unlearn.values.errors import Busy, UserError
 from unlearn.values.measurement import COLUMNS, Measurement
+from unlearn.values.whole import whole
 
 RUN_MARKS = ("summary.json", "steps.csv")
 logger = logging.getLogger(__name__)
@@ -162,25 +162,9 @@ def write_json(path: Path, values: Mapping[str, Any]) -> Path:
 
 
 def _write(path: Path, content: bytes) -> Path:
-    with _one_line(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _whole(path) as file:
-            file.write(content)
+    with _one_line(path), whole(path) as part:
+        part.write_bytes(content)
     return path
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[IO[bytes]]:
-    """Write beside the file and put it in place at the end, so that no reader sees half of it."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -286,8 +270,7 @@ def _drop_half_row(path: Path) -> None:
         return
     content = path.read_bytes()
     if content and not content.endswith(b"\n"):
-        with _one_line(path), _whole(path) as file:
-            file.write(content[: content.rfind(b"\n") + 1])
+        _write(path, content[: content.rfind(b"\n") + 1])
 
 
 def _finite(value: Any) -> Any:

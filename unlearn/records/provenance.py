@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -115,4 +116,4 @@ def _command_line() -> list[str]:
     # where the program and the home lie says nothing about the run, and differs from machine to machine
     home = os.path.expanduser("~")
     words = [Path(sys.argv[0]).name, *sys.argv[1:]]
-    return [word.replace(home, "~") if len(home) > 1 else word for word in words]
+    return [re.sub(rf"{re.escape(home)}(?![^/])", "~", word) if len(home) > 1 else word for word in words]

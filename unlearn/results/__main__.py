@@ -32,9 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    console, table = Console(), show(summarise(collected), headline(collected))
+    console, table = Console(markup=False), show(summarise(collected), headline(collected))
     if not console.is_terminal:  # a file has no width that a table must fit
-        console = Console(width=max(console.width, Console(width=10_000).measure(table).maximum))
+        wide = Console(width=10_000, markup=False).measure(table).maximum
+        console = Console(width=max(console.width, wide), markup=False)
     console.print(table)
     console.print(counts(list(collected.table.status)), highlight=False, soft_wrap=True)
     console.print(f"saved in {' and '.join(str(path) for path in paths)}", highlight=False, soft_wrap=True)

@@ -12,9 +12,10 @@ import pandas as pd
 import yaml
 
 from unlearn.values.errors import UserError, in_one_line
+from unlearn.values.nested import flatten
+from unlearn.values.whole import whole
 
 STATUSES = ("completed", "diverged", "failed", "unfinished")
-FIXED = ("folder", "status", "error")
 
 
 @dataclass(frozen=True)
@@ -136,39 +137,14 @@ def save(collected: Collected, folder: Path) -> list[Path]:
     """
     paths = [folder / "results.csv", folder / "results.parquet"]
     for path, write in zip(paths, (collected.table.to_csv, collected.table.to_parquet), strict=True):
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")  # two may collect at once
         try:
-            write(part, index=False)
-            part.replace(path)
+            with whole(path, shared=True) as part:  # two may collect at once
+                write(part, index=False)
         except OSError as error:
             raise UserError(
                 f"{path}: cannot be written ({error.strerror or error}); free or open the folder"
             ) from error
-        finally:
-            part.unlink(missing_ok=True)
     return paths
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Join nested keys by dots.
-
-    Args:
-        values: may be nested.
-        prefix: put before every key.
-
-    Returns:
-        One level of keys; lists as JSON text, empty mappings left out.
-
-    >>> flatten({"accuracy": {"original": {"test": 0.5, "forget": None}}, "points": [3, 4]})
-    {'accuracy.original.test': 0.5, 'accuracy.original.forget': None, 'points': '[3, 4]'}
-    """
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = json.dumps(value) if isinstance(value, list) else value
-    return flat
 
 
 def _load(path: Path, problems: list[str]) -> dict[str, Any]:
@@ -183,7 +159,9 @@ def _load(path: Path, problems: list[str]) -> dict[str, Any]:
     except (OSError, ValueError, yaml.YAMLError) as error:
         problems.append(f"{path.name}: cannot be read ({in_one_line(error)})")
         return {}
-    return flatten(values)
+    return {
+        name: json.dumps(value) if isinstance(value, list) else value for name, value in flatten(values, ".").items()
+    }
 
 
 def _split(configs: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], dict[str, Any]]:

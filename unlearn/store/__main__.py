@@ -165,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--days", type=float, default=0, help="prune: only what is older")
     parser.add_argument("--all", action="store_true", help="prune: also what runs used, features, stopped states")
     chosen = parser.parse_args(arguments)
-    console = Console()
+    console = Console(markup=False)
     try:
         if not chosen.root.is_dir():
             raise UserError(f"--root {chosen.root}: there is no store; runs make one at store.root")

@@ -270,13 +270,16 @@ def checked(folder: Path) -> bytes:
 
     Raises:
         Damaged: a file is missing, or is not what was written.
+        UserError: the disk does not give it.
     """
     try:
         record = json.loads((folder / "entry.json").read_bytes())
         content = (folder / "state.pt").read_bytes()
         expected = record["sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError) as error:
         raise Damaged(f"{type(error).__name__}: {error}") from error
+    except OSError as error:  # no reason to remove it
+        raise UserError(f"{folder}: cannot be read ({error.strerror or error}); see store.root") from error
     if digest(content) != expected:
         raise Damaged("its checksum is another")
     return content

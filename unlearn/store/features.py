@@ -13,6 +13,9 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
+from unlearn.values.errors import UserError
+from unlearn.values.whole import whole
+
 logger = logging.getLogger(__name__)
 
 VERSION = 1  # of what is computed; a new number leaves older entries alone
@@ -87,6 +90,7 @@ def _complete(entry: Path, work: Work, made_of: Mapping[str, Any], report: Calla
         entry.mkdir(parents=True)
     mode = "r+" if start else "w+"
     array = np.lib.format.open_memmap(entry / ARRAY, mode=mode, dtype=np.float32, shape=None if start else shape)
+    _reserve(entry / ARRAY)
     report(start)
     for count, (done, rows) in enumerate(_batches(work, start), start=1):
         array[rows] = work.compute(rows)
@@ -97,6 +101,16 @@ def _complete(entry: Path, work: Work, made_of: Mapping[str, Any], report: Calla
     array.flush()
     _write(entry / DONE, {"made_of": dict(made_of), "shape": list(shape), "sha256": _checksum(entry / ARRAY)})
     (entry / PROGRESS).unlink(missing_ok=True)
+
+
+def _reserve(path: Path) -> None:
+    """Take the room on the disk at once: for want of it a mapped page would end the process without a word."""
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            try:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            except OSError as error:
+                raise UserError(f"{path}: cannot be written ({error.strerror or error}); see store.root") from error
 
 
 def _resumable(entry: Path, shape: tuple[int, int]) -> int:
@@ -142,6 +156,5 @@ def _checksum(path: Path) -> str:
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(part, path)
+    with whole(path) as part:
+        part.write_text(json.dumps(content, indent=2) + "\n")

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 
 from unlearn.values.errors import UserError, first_line
+from unlearn.values.whole import sync_folder, whole
 
 LOCKS = ".locks"  # in the root of a store
 
@@ -47,9 +47,13 @@ def from_bytes(content: bytes, device: torch.device) -> Any:
 
     Raises:
         Damaged: it cannot be read.
+        OutOfMemoryError: the device has no room; nothing is wrong with the content.
+        MemoryError: nor has the host.
     """
     try:
         return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
     except Exception as error:  # torch raises whatever its parsers do
         raise Damaged(first_line(error)) from error
 
@@ -90,17 +94,10 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         UserError: the disk does not take it.
     """
-    part = path.with_name(f".{path.name}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-        _sync_folder(path.parent)
+        with whole(path) as part:
+            part.write_bytes(content)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise UserError(f"{path}: cannot be written ({error.strerror or error}); see store.root") from error
 
 
@@ -122,20 +119,12 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         yield part
-        _sync_folder(part)
+        sync_folder(part)
         if path.exists():
             shutil.rmtree(path)
         part.rename(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror or error}); see store.root") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
-
-
-def _sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
