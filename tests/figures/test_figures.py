@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot
 from PIL import Image
-from scipy.stats import spearmanr
 
 from tests.rows import row
 from unlearn.figures import accuracy, correlation, errors
@@ -111,16 +110,23 @@ def test_the_legend_groups_by_unit_in_the_order_in_which_the_curves_end():
     ]
 
 
-def test_each_correlation_title_states_rho_of_its_own_points():
+def test_each_correlation_title_states_the_summary_s_rho():
     table = steps()
-    table[PROXY] = [3, 1, 2, 5, 4, 6, 9, 8, 7, 12, 11, 10]
+    table["visits"] = [0] + [1] * 11
     table.loc[11, V] = np.nan
-    left, right, bar = correlation.draw(Saved(table, {})).axes
-    rho = spearmanr(table[PROXY][:11], table[V][:11]).statistic
-    assert left.get_title().endswith(f"{rho:.3f}, n = 11")
-    assert right.get_title().endswith("1.000, n = 11")
-    assert np.asarray(left.collections[0].get_offsets()) == pytest.approx(table[[PROXY, V]][:11].to_numpy())
+    summary = {"correlations": {PROXY: {"spearman": 0.75, "n": 10}, "step": {"spearman": 1.0, "n": 10}}}
+    left, right, bar = correlation.draw(Saved(table, summary)).axes
+    assert left.get_title().endswith("0.750, n = 10")
+    assert right.get_title().endswith("1.000, n = 10")
+    assert np.asarray(left.collections[0].get_offsets()) == pytest.approx(table[[PROXY, V]][1:11].to_numpy())
     assert bar.get_ylabel() == "t (steps)"
+
+
+@pytest.mark.parametrize("summary", [{}, {"correlations": {PROXY: {"spearman": None, "n": 12}}}])
+def test_without_a_rho_a_title_counts_its_points(summary):
+    left, right, _ = correlation.draw(Saved(steps(), summary)).axes
+    assert left.get_title().endswith("\nn = 12")
+    assert right.get_title().endswith("\nn = 12")
 
 
 def test_correlation_axes_are_log_where_all_is_positive():
@@ -130,27 +136,11 @@ def test_correlation_axes_are_log_where_all_is_positive():
     assert {axes.get_yscale() for axes in correlation.draw(Saved(table, {})).axes[:2]} == {"linear"}
 
 
-@pytest.mark.parametrize("v", [[1.0, 2.0], [1.0, 2.0, 3.0]])
-def test_rho_needs_something_to_rank(v):
-    table = pd.DataFrame({"step": range(len(v)), PROXY: [5.0] * len(v), V: v})
-    assert correlation.agreement(table, PROXY) == f"n = {len(v)}"
-
-
 def test_a_row_that_was_cut_off_is_not_drawn(tmp_path):
     steps().to_csv(tmp_path / "steps.csv", index=False)
     whole = (tmp_path / "steps.csv").read_text()
     (tmp_path / "steps.csv").write_text(whole[: whole.rstrip("\n").rindex(".") + 2])  # in the midst of a number
     assert read(tmp_path).steps.step.tolist() == list(range(1, 12))
-
-
-def test_a_title_ranks_as_the_summary_does():
-    """What trembles in its last digits stands still, and rows before the first visit do not count."""
-    table = steps()
-    table["visits"] = [0, 0] + [1] * 10
-    table[PROXY] = [7.0, 7.0] + [0.04 * (1 + 1e-8 * (-1) ** k) for k in range(10)]
-    left, right, _ = correlation.draw(Saved(table, {})).axes
-    assert left.get_title().endswith("\nn = 10")
-    assert right.get_title().endswith("1.000, n = 10")
 
 
 def test_bars_are_percentages_and_empty_sets_are_left_out():
@@ -218,7 +208,7 @@ def test_the_command_refuses_a_folder_that_is_no_run_in_one_line(tmp_path, capsy
     main = importlib.import_module("unlearn.figures.__main__").main
     assert main([str(tmp_path)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == f"{tmp_path}: holds no run (no steps.csv); give the folder that a run wrote"
+    assert line == f"error: {tmp_path}: holds no run (no steps.csv); give the folder that a run wrote"
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,12 @@
 """v against its proxy, and against the proxy that knows nothing but the step count."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from matplotlib.figure import Figure
-from pandas import DataFrame
 
 from unlearn.figures import style
 from unlearn.figures.saved import Saved
-from unlearn.metrics.correlations import correlation
 
 V = "verification_error"
 PROXY = "unlearning_error_unrolled"
@@ -20,8 +21,7 @@ def draw(run: Saved) -> Figure | None:
     Returns:
         The figure; None where fewer than two steps from the first visit on have both, or v never changes.
     """
-    seen = run.steps[run.steps["visits"] > 0]  # before the first visit v is 0
-    both = seen[["step", PROXY, V]].dropna()
+    both = run.steps.loc[run.steps["visits"] > 0, ["step", PROXY, V]].dropna()  # before the first visit v is 0
     if len(both) < 2 or both[V].nunique() < 2:
         return None
     log = bool((both > 0).all(axis=None))
@@ -35,7 +35,7 @@ def draw(run: Saved) -> Figure | None:
         points = axes.scatter(
             proxy, both[V], c=both["step"], cmap="viridis", s=size, edgecolors="black", linewidths=edge
         )
-        axes.set_title(f"{title}\n{agreement(seen, str(proxy.name))}", fontsize=10)
+        axes.set_title(f"{title}\n{agreement(run.summary, str(proxy.name), len(both))}", fontsize=10)
         axes.set_xlabel(label)
         if log:
             axes.set_xscale("log")
@@ -48,16 +48,18 @@ def draw(run: Saved) -> Figure | None:
     return figure
 
 
-def agreement(steps: DataFrame, proxy: str) -> str:
-    """Say how well v ranks like a proxy, as the summary does.
+def agreement(summary: Mapping[str, Any], proxy: str, points: int) -> str:
+    """Say how well v ranks like a proxy, as the summary has it.
 
     Args:
-        steps: measured ones.
+        summary: of the run; may be empty.
         proxy: a column.
+        points: how many are drawn.
 
     Returns:
-        Spearman's rho and n; no rho where fewer than three points, or equal ones, leave nothing to rank.
+        Spearman's rho and n; the number of points alone where the summary has no rho.
     """
-    found = correlation(steps["step"].tolist(), steps[V].tolist(), steps[proxy].tolist())
-    rho = "" if found["spearman"] is None else rf"Spearman $\rho$ = {found['spearman']:.3f}, "
-    return f"{rho}n = {found['n']}"
+    found = summary.get("correlations", {}).get(proxy, {})
+    if found.get("spearman") is None:
+        return f"n = {points}"
+    return rf"Spearman $\rho$ = {found['spearman']:.3f}, n = {found['n']}"
