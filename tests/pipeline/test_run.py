@@ -1,6 +1,7 @@
 """The whole run: what it promises bit for bit, and what it leaves behind."""
 
 import json
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -11,6 +12,7 @@ from safetensors.torch import load_file
 from unlearn.curvature.operator import Hessian
 from unlearn.methods.method import applied
 from unlearn.pipeline import stages
+from unlearn.pipeline.prepare import prepare
 from unlearn.pipeline.run import run
 from unlearn.values.errors import Diverged, UserError
 from unlearn.values.measurement import COLUMNS
@@ -172,15 +174,83 @@ def test_without_hessian_samples_there_is_no_sigma(tiny, tmp_path):
     assert summary["verification_error"] > 0
 
 
-def test_pretraining_leaves_the_forget_set_out(tiny, tmp_path):
-    """w_0 must not depend on the forgotten points, unless it is asked to."""
+def with_other(data, points):
+    """Data in which some training points are others, at the same scale."""
+    inputs, labels = data.train.inputs.clone(), data.train.labels.clone()
+    inputs[points] = inputs[points].flip(-1)
+    labels[points] = (labels[points] + 1) % 10
+    return replace(data, train=replace(data.train, inputs=inputs, labels=labels))
+
+
+def test_neither_w_0_nor_m_prime_depends_on_what_is_forgotten(tiny, tmp_path, monkeypatch):
+    points = [3, 40]
     for includes in ("false", "true"):
-        for label in (0, 1):
-            options = [f"pretraining.includes_forget={includes}", "training.save_weights=true"]
-            folder = tmp_path / f"{includes}{label}"
-            run(tiny("forget=class", f"forget.label={label}", *options), folder)
-    assert not same(*(weights(tmp_path / f"false{label}", "initial")[0] for label in (0, 1)))
-    assert same(*(weights(tmp_path / f"true{label}", "initial")[0] for label in (0, 1)))
+        cfg = tiny(
+            "forget=points", f"forget.indices={points}", f"pretraining.includes_forget={includes}",
+            "training.save_weights=true",
+        )  # fmt: skip
+        run(cfg, tmp_path / f"{includes}here")
+        other = with_other(prepare(cfg).data, points)
+        with monkeypatch.context() as patched:
+            patched.setattr("unlearn.pipeline.run.prepare", lambda cfg, other=other: prepare(cfg, other))
+            run(cfg, tmp_path / f"{includes}there")
+
+    def alike(includes, name):
+        return same(*(weights(tmp_path / f"{includes}{place}", name)[0] for place in ("here", "there")))
+
+    assert alike("false", "initial")
+    assert alike("false", "retrained")
+    assert not alike("false", "original")
+    assert not alike("true", "initial")
+
+
+def test_accuracies_are_those_of_plain_modules_in_eval_mode(tiny, tmp_path):
+    cfg = tiny(BATCH_NORM, "forget=class", "training.save_weights=true", "method=finetune", "method.epochs=1")
+    summary, prepared = run(cfg, tmp_path), prepare(cfg)
+    data, forget = prepared.data, list(prepared.forget.indices)
+    rest = [point for point in range(96) if point not in forget]
+    for name in ("original", "retrained", "unlearned"):
+        module = prepared.network.module
+        module.load_state_dict(weights(tmp_path, name)[0])
+        module.eval()
+        for part, split, points in (
+            ("retain", data.train, rest),
+            ("forget", data.train, forget),
+            ("test", data.test, None),
+        ):
+            chosen = torch.arange(len(split)) if points is None else torch.tensor(points)
+            with torch.no_grad():
+                hits = module(split.batch(chosen)).argmax(1) == split.labels[chosen]
+            assert summary["accuracy"][name][part] == pytest.approx(hits.double().mean().item())
+    assert summary["gradient_evaluations"] == len(rest)
+
+
+@pytest.mark.parametrize("curvature", ["lanczos", "dense"])
+def test_sigma_is_the_top_of_the_hessian_at_the_saved_weights(tiny, tmp_path, curvature):
+    """Softmax regression has its Hessian in closed form: the mean of (diag(p) - p p') x x', bias included."""
+    cfg = tiny(
+        "model=linear",
+        "penalty.gamma=0",
+        "measure.hessian_samples=96",
+        "training.save_weights=true",
+        f"curvature={curvature}",
+    )
+    summary, split = run(cfg, tmp_path), prepare(cfg).data.train
+    saved = weights(tmp_path, "original")[0]
+    weight, bias = (next(t.double() for t in saved.values() if t.dim() == dim) for dim in (2, 1))
+    x = torch.cat([split.batch(torch.arange(96)).flatten(1), torch.ones(96, 1)], dim=1).double()
+    p = (x @ torch.cat([weight, bias[:, None]], dim=1).T).softmax(1)
+    middle = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
+    full = torch.einsum("nab,ni,nj->aibj", middle, x, x).reshape(10 * 65, 10 * 65) / 96
+    assert summary["sigma"] == pytest.approx(torch.linalg.eigvalsh(full)[-1].item(), rel=1e-3)
+
+
+def test_hessian_samples_are_the_first_or_drawn_by_seed(tiny):
+    first = prepare(tiny("measure.hessian_samples_from=first")).sample.points
+    assert first.tolist() == list(range(32))
+    drawn = [prepare(tiny(f"seed={seed}")).sample.points.tolist() for seed in (0, 0, 1)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert all(points == sorted(set(points)) and len(points) == 32 for points in drawn)
 
 
 def test_retraining_from_the_start_when_pretraining_saw_the_forget_set(tiny, tmp_path):

@@ -7,6 +7,7 @@ from contextlib import suppress
 from itertools import pairwise
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from unlearn.pipeline import keys, stages
@@ -79,15 +80,35 @@ CHANGES = (
     "model.activation=gelu", "schedule.order=shuffle_once", "schedule.augmentation=off", "measure.every=1",
     "measure.hessian_samples=16", "measure.krylov=2", "measure.sigma=sqrt_signed", "curvature=power",
     "curvature.tolerance=0.1", "retrain.renormalise=batch_size", "pretraining.lr=0.1", "pretraining.momentum=0",
-    "conventions.eval_after_measuring=true", "measure.warm.mix=0.1", "method.gradient_at=first", "threads=2",
+    "conventions.eval_after_measuring=true", "measure.warm.mix=0.1", "method.gradient_at=first", "arithmetic=bf16",
+    "penalty.normalisation=none", "pretraining.includes_forget=true", "pretraining.order=as_stored",
 )  # fmt: skip
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_whatever_changes_a_number_changes_the_key(tiny, change, monkeypatch):
-    monkeypatch.setattr(keys, "_device", lambda prepared: f"cpu, {prepared.config.threads} threads")
+def test_whatever_changes_a_number_changes_the_key(tiny, change):
     base, other = (keys.pair(prepare(tiny("model=mlp", *more))) for more in ([], [change]))
     assert base != other
+
+
+def test_the_number_of_threads_is_in_the_key(tiny):
+    before, prepared, found = torch.get_num_threads(), prepare(tiny("model=mlp")), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(keys.pair(prepared))
+    finally:
+        torch.set_num_threads(before)
+    assert found[0] != found[1]
+
+
+@pytest.mark.parametrize("change", ["method.correction=plain", "method=finetune", "method=finetune method.lr=0.5"])
+def test_whatever_changes_m_double_prime_alone_changes_its_key_alone(tiny, change):
+    base, other, default = (prepare(tiny("model=mlp", *more)) for more in ([], change.split(), change.split()[:1]))
+    assert keys.unlearned(base) != keys.unlearned(other)
+    if " " in change:
+        assert keys.unlearned(default) != keys.unlearned(other)
+        assert keys.pair(default) == keys.pair(other)
 
 
 @pytest.mark.parametrize("change", ["figures=true", "logger.project=x", "method=none", "checkpoint.minutes=1"])
