@@ -60,6 +60,19 @@ def test_a_signal_that_comes_too_late_stops_what_follows():
     assert stopped.value.code == 128 + signal.SIGTERM
 
 
+def test_minutes_are_minutes_and_begin_again_once_the_state_is_kept(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr("unlearn.pipeline.interrupt.time.monotonic", lambda: now[0])
+    watch = Watch(10, since=now[0])
+    for seconds, due in ((599, False), (600, True)):
+        now[0] = 1000.0 + seconds
+        assert watch.due() == due
+    watch.kept("here")
+    assert not watch.due()
+    now[0] += 600
+    assert watch.due()
+
+
 def test_time_makes_it_due_and_goes_on():
     watch = Watch(1e-9)
     assert watch.due()

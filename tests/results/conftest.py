@@ -10,7 +10,10 @@ from tests.rows import row
 SUMMARY = {
     **{key: value for key, value in vars(row()).items() if key != "krylov_flags"},
     "ratio": 0.5,
-    "accuracy": {name: {"retain": 0.9, "forget": None, "test": 0.8} for name in ("original", "retrained", "unlearned")},
+    "accuracy": {
+        name: {"retain": 0.95, "forget": None, "test": test}
+        for name, test in (("original", 0.9), ("retrained", 0.8), ("unlearned", 0.7))
+    },
 }
 
 

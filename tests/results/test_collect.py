@@ -20,7 +20,7 @@ def test_a_row_a_run_with_what_varied_and_every_summary_value(point, tmp_path):
     assert list(table.columns[:5]) == ["folder", "status", "error", "penalty.gamma", "seed"]
     assert table.folder.tolist() == ["9", "10"]
     assert table.verification_error.tolist() == [0.2, 0.1]
-    assert table["accuracy.unlearned.test"].tolist() == [0.8, 0.8]
+    assert table["accuracy.unlearned.test"].tolist() == [0.7, 0.7]
     assert "accuracy.unlearned.forget" in table
     assert table["penalty.gamma"].dtype == np.float64
     assert table.seed.tolist() == [0, 1]
