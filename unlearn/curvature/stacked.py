@@ -133,7 +133,7 @@ class StackedKrylov:
         leftover: norm of what the last product had outside the basis, shape (K,).
         products: of each row, shape (K,).
         exhausted: rows whose space is invariant, shape (K,).
-        half: rows of Q' A_1 Q and of Q' A_2 Q where the operators are `StackedHalves`; of shape (2, K, m) a product.
+        half: rows of Q' A_1 Q and of Q' A Q where the operators are `StackedHalves`; of shape (2, K, m) a product.
     """
 
     size: Tensor
@@ -178,8 +178,8 @@ class StackedKrylov:
         if isinstance(operator, StackedHalves):
             first, second = operator.both(newest, going)
             product = operator.mean(first, second)
-            both = torch.bmm(torch.stack([first, second], dim=1), known.mT).double()
-            self.half.append(both.movedim(1, 0))
+            both = [torch.bmm(part[:, None], known.mT)[:, 0].double() for part in (first, product)]
+            self.half.append(torch.stack(both))
         else:
             product = operator.matvec(newest, going)
         self.diagonal.append((product * newest).sum(1, dtype=torch.float64))
@@ -215,12 +215,13 @@ class StackedKrylov:
             matrix += torch.diag_embed(beside, 1) + torch.diag_embed(beside, -1)
         return matrix
 
-    def halves(self, rows: Tensor, products: int) -> tuple[Tensor, Tensor]:
+    def halves(self, rows: Tensor, products: int, share: Tensor) -> tuple[Tensor, Tensor]:
         """Write out the projections of both halves of `StackedHalves`; see `Krylov.halves`.
 
         Args:
             rows: which, shape (r,).
             products: m, the first so many.
+            share: weight of the first half of each, shape (r,).
 
         Returns:
             Two, float64, shape (r, m, m).
@@ -228,8 +229,8 @@ class StackedKrylov:
         found = torch.zeros(2, len(rows), products, products, dtype=torch.float64)
         for m, entries in enumerate(self.half[:products]):
             found[:, :, m, : m + 1] = found[:, :, : m + 1, m] = entries[:, rows]
-        first, second = found
-        return first, second
+        (first, whole), part = found, share.double()[:, None, None]
+        return first, (whole - part * first) / (1 - part)
 
 
 def stacked_krylov(operator: StackedOperator, starts: Tensor, products: int) -> tuple[StackedKrylov, Tensor]:

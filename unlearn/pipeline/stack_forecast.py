@@ -75,7 +75,7 @@ def _projected(spaces: StackedKrylov, share: Tensor, opened: Sequence[Opened], p
     return Projected(
         opened,
         spaces.tridiagonal(rows, m),
-        None if float(share[places[0]]) == 1 else spaces.halves(rows, m),
+        None if float(share[places[0]]) == 1 else spaces.halves(rows, m, share[rows]),
         [partial(_coordinates, own) for own in basis],
         lambda coefficients: torch.bmm(coefficients.to(basis), basis),
         bool(spaces.exhausted[places[0]]),
