@@ -85,8 +85,8 @@ def test_bad_input_is_one_line_and_leaves_nothing(tiny, tmp_path, overrides, mes
         ("model=mlp", "training.batch_size=1"),
     ],
 )
-def test_a_batch_of_one_point_is_fine_without_statistics_of_one_value(tiny, words):
-    prepare(tiny(*words))
+def test_a_batch_of_one_point_is_fine_without_statistics_of_one_value(tiny, tmp_path, words):
+    assert run(tiny(*words, "training.epochs=1", "measure.krylov=0"), tmp_path)["status"] == "completed"
 
 
 @pytest.mark.parametrize(

@@ -174,18 +174,20 @@ class StackedKrylov:
         if m:
             self.beside.append(self.leftover)
         newest = self.basis[:, m]
-        known = self.basis[:, : m + 1]
+        known, parts = self.basis[:, : m + 1], list[Tensor]()
         if isinstance(operator, StackedHalves):
             first, second = operator.both(newest, going)
             product = operator.mean(first, second)
-            both = [torch.bmm(part[:, None], known.mT)[:, 0].double() for part in (first, product)]
-            self.half.append(torch.stack(both))
+            parts.append(torch.bmm(first[:, None], known.mT))
         else:
             product = operator.matvec(newest, going)
         self.diagonal.append((product * newest).sum(1, dtype=torch.float64))
         rest = product[:, None]  # rows, not columns: times those a batched product takes ten times as long
         for _ in range(2):  # twice is enough to be orthogonal to working precision
-            rest = torch.baddbmm(rest, torch.bmm(rest, known.mT), known, alpha=-1)
+            parts.append(torch.bmm(rest, known.mT))
+            rest = torch.baddbmm(rest, parts[-1], known, alpha=-1)
+        if isinstance(operator, StackedHalves):
+            self.half.append(torch.stack(parts[:2])[:, :, 0].double())
         product = rest[:, 0]
         self.leftover = torch.linalg.vector_norm(product, dim=1, dtype=torch.float64)
         scale = torch.stack([entry.abs() for entry in self.diagonal + self.beside]).amax(0)
