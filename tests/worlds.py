@@ -23,6 +23,7 @@ class Quadratic:
     a: Tensor
     b: Tensor
     renormalise: str = "remaining"
+    frozen_draws = None
 
     @property
     def split(self):

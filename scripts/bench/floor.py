@@ -61,7 +61,7 @@ def against_floor(world: World, rounds: int, block: int, *more: str) -> dict[str
     plain = Plain(prepared)
     learners = [Learner.fresh(prepared.network, prepared.device) for _ in range(2)]
     every = 50 if prepared.device.type == "cuda" else 1  # as the pipeline looks at losses
-    ours = train(prepared.recorded, learners[:1], learners[1:], check_every=every)
+    ours = train(prepared.recorded, learners[:1], learners[1:], check_every=(every,))
     seconds: dict[str, list[float]] = {"ours": [], "plain": []}
     for _ in range(WARM):  # allocators and kernels warm up, and CUDA graphs are captured
         plain.step()

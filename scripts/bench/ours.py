@@ -47,7 +47,7 @@ def measured(prepared: Prepared, states: Path | None = None) -> Iterator[dict[st
     trained = Trained(prepared.recorded, original, retrained, recording, prepared.config.seed)
     measurer = Measurer(prepared, seconds)
     every = 50 if prepared.device.type == "cuda" else 1  # as the pipeline looks at losses
-    steps = train(prepared.recorded, [original], [retrained], check_every=every)
+    steps = train(prepared.recorded, [original], [retrained], check_every=(every,))
     while True:
         before = dict(seconds.seconds)
         with seconds("train"):

@@ -66,23 +66,8 @@ def test_few_products_come_close():
     assert errors[0] > 10 * errors[1] > 100 * errors[2]
 
 
-def test_many_visits_are_folded_into_their_mean():
-    plan = recipe(quadratic(), epochs=KEPT + 2, **UNIT)
-    m, visits = learner(), Visits(plan)
-    pushes = []
-    for step in train(plan, [m], []):
-        if step.batch.is_visit:
-            visits.observe(step, m)
-            pushes.append(m.velocity.clone())
-    assert not visits.kept
-    folded = visits.all()
-    assert len(folded) == KEPT + 2
-    assert torch.allclose(folded[0].push, torch.stack(pushes).mean(dim=0))
-
-
-def test_whole_batches_and_points_of_a_batch_are_folded_apart():
-    # twenty points of which four are forgotten, three to a batch: a whole one and one of a batch, each epoch
-    plan = recipe(quadratic(size=20), epochs=KEPT + 2, momentum=0.9, forget=(0, 5, 9, 14), placement="first")
+def visited(plan):
+    """The visits of a run, and what M's velocity was, or the removal, at each."""
     m, visits = learner(), Visits(plan)
     seen = {True: [], False: []}
     for step in train(plan, [m], []):
@@ -90,13 +75,54 @@ def test_whole_batches_and_points_of_a_batch_are_folded_apart():
             whole = not len(step.batch.kept)
             seen[whole].append(m.velocity.clone() if whole else removal_of(plan, step, m))
             visits.observe(step, m)
+    return visits, seen
+
+
+def test_of_many_visits_neighbours_share_their_mean():
+    visits, seen = visited(recipe(quadratic(), epochs=KEPT + 2, **UNIT))
+    pushes, folded = seen[True], visits.all()
+    assert [len(group.steps) for group in visits.groups] == [2, 2] + [1] * (KEPT - 2)
+    for pair in (0, 2):
+        assert folded[pair].push is folded[pair + 1].push
+        assert torch.allclose(folded[pair].push, (pushes[pair] + pushes[pair + 1]) / 2)
+    assert all(visit.push.equal(push) for visit, push in zip(folded[4:], pushes[4:], strict=True))
+
+
+def test_visits_take_no_more_memory_than_a_few():
+    plan = recipe(quadratic(), epochs=100, **UNIT)
+    visits, seen = visited(plan)
+    steps = [step for group in visits.groups for step in group.steps]
+    assert steps == sorted(steps) == [visit.step for visit in visits.all()]
+    assert len(steps) == 100
+    assert len(visits.groups) == KEPT
+    assert max(len(group.steps) for group in visits.groups) < 40  # neighbours in time, not all of them
+    assert visits.first == 1
+    total = sum(visit.push for visit in visits.all())
+    assert torch.allclose(total, sum(seen[True]))
+
+
+@pytest.mark.parametrize("decay", ["constant", "cosine"])
+@pytest.mark.parametrize(("momentum", "off"), [(0, 0.005), (0.9, 0.025)])
+def test_many_visits_of_changing_pushes_are_nearly_exact(decay, momentum, off):
+    """With one mean for all of them, the prediction was off by 3 to 12 %."""
+    predicted, actual = difference(recipe(quadratic(), epochs=25, decay=decay, momentum=momentum, **UNIT))
+    assert torch.linalg.vector_norm(predicted - actual) < off * torch.linalg.vector_norm(actual)
+
+
+def test_whole_batches_and_points_of_a_batch_are_folded_apart():
+    # twenty points of which four are forgotten, three to a batch: a whole one and one of a batch, each epoch
+    plan = recipe(quadratic(size=20), epochs=KEPT + 2, momentum=0.9, forget=(0, 5, 9, 14), placement="first")
+    visits, seen = visited(plan)
     assert len(seen[True]) == len(seen[False]) == KEPT + 2
     folded = visits.all()
     assert [visit.whole for visit in folded] == [True, False] * (KEPT + 2)
-    assert torch.allclose(folded[0].push, torch.stack(seen[True]).mean(0))
-    assert torch.allclose(folded[1].push, torch.stack(seen[False]).mean(0))
-    assert folded[0].jump is not None
-    assert folded[1].jump is None
+    for whole in (True, False):
+        of_kind = [visit for visit in folded if visit.whole == whole]
+        assert torch.allclose(sum(visit.push for visit in of_kind), sum(seen[whole]))
+        count = next(len(group.steps) for group in visits.groups if group.whole == whole)
+        assert count > 1
+        assert torch.allclose(of_kind[0].push, sum(seen[whole][:count]) / count)
+        assert (of_kind[0].jump is not None) == whole
 
 
 def test_visits_that_share_a_vector_are_carried_as_one():
@@ -108,7 +134,7 @@ def test_visits_that_share_a_vector_are_carried_as_one():
     flow, folded = Flow([0.05] * 40, 0.9, 0.0), visits.all()
     apart = [Visit(each.step, each.whole, each.push.clone(), each.jump.clone()) for each in folded]
     one, other = (Removal(None, each, flow) for each in (folded, apart))
-    assert len(one.parts) == 2
+    assert len(one.parts) == 2 * KEPT
     assert len(other.parts) == 2 * (KEPT + 2)
     assert torch.allclose(one.flat().d, other.flat().d, atol=1e-14)
     assert torch.allclose(carried(plan, one, 5), carried(plan, other, 5), atol=1e-13)
@@ -117,7 +143,7 @@ def test_visits_that_share_a_vector_are_carried_as_one():
 def test_bounds():
     flow = Flow([0.1] * 50, 0.0, 0.0)
     eigenvalues = np.array([-100.0, -0.1, 1.0, 15.0, 1000.0])
-    assert bounded(eigenvalues, flow, clamp=True).tolist() == pytest.approx([0, 0, 1, 10, 10])
+    assert bounded(eigenvalues, flow, clamp=True).tolist() == pytest.approx([0, 0, 1, 15, 1000])
     raw = bounded(eigenvalues, flow, clamp=False)
     assert raw.tolist() == pytest.approx([-np.log(100) / 5, -0.1, 1, 15, 20])
     assert ((1 - 0.1 * raw) ** 50 <= 100).all()
@@ -129,6 +155,16 @@ def test_growth_by_negative_curvature_is_predicted():
     space, removal = krylov(operator, push, 2), Removal(None, [Visit(0, True, push, None)], Flow([0.1] * 11, 0.0, 0.0))
     assert transport(space, removal, clamp=False).d.tolist() == pytest.approx([-0.1 * 1.1**10, 0])
     assert transport(space, removal, clamp=True).d.tolist() == pytest.approx([-0.1, 0])
+
+
+def test_clamped_eigenvalues_overshoot_at_no_rate_of_a_schedule():
+    values, rates = [-1.0, 2.0, 50.0], [0.1, 0.05, 0.01, 0.001]
+    push = torch.ones(3, dtype=torch.float64)
+    space = krylov(Matrix(torch.diag(torch.tensor(values, dtype=torch.float64))), push, 3)
+    found = transport(space, Removal(None, [Visit(1, True, push, None)], Flow(rates, 0.0, 0.0)), clamp=True)
+    left = [0.05 * np.prod([max(1 - lr * max(value, 0), 0) for lr in rates[2:]]) for value in values]
+    assert found.d.tolist() == pytest.approx([-each for each in left])
+    assert left[2] == pytest.approx(0.05 * 0.5 * 0.95)  # not that of 1/0.1, the fastest rate's
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])

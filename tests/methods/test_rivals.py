@@ -4,11 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from tests.worlds import classifier, learner, quadratic, recipe
+from unlearn.data.augmentation import Augmentation
 from unlearn.methods.amnesiac import Amnesiac
 from unlearn.methods.finetune import Finetune
 from unlearn.methods.gradient_ascent import GradientAscent
+from unlearn.methods.krylov import KrylovUnlearning
 from unlearn.methods.noop import Nothing
 from unlearn.methods.retrain import Retrain
 from unlearn.train.learner import Learner
@@ -78,6 +81,34 @@ def test_finetuning_sees_the_retain_set_alone_and_leaves_m_alone():
     other = replace(objective, split=replace(split, inputs=inputs, labels=labels))  # of the forgotten points
     again = Finetune("finetune", 0.1, 3).unlearn(replace(state, recipe=replace(state.recipe, objective=other)))
     assert again.weights.equal(found.weights)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        GradientAscent("gradient_ascent", 0.1, 2),
+        KrylovUnlearning("krylov", 5, 24, None, "hessian"),
+        Finetune("finetune", 0.1, 2),
+    ],
+    ids=lambda method: method.name,
+)
+def test_crops_drawn_once_are_the_training_set_of_a_method_too(method):
+    """So is a data set that was cropped before, and is not augmented."""
+    images = torch.randn(24, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    plain = classifier(features=16, module=module)
+    plain = replace(plain, split=replace(plain.split, inputs=images))
+    once = replace(plain, augmentation=Augmentation("crop_flip", padding=1), augment="once")
+    cropped = plain.split.batch(torch.arange(24), once.draws(0))
+    assert not cropped.equal(images)
+    before = replace(plain, split=replace(plain.split, inputs=cropped))
+    found = []
+    for objective in (once, before):
+        start = Learner.fresh(objective.network, torch.device("cpu"))
+        state = trained(recipe(objective, epochs=1, **FIRST), "visits", start=start)
+        found.append(method.unlearn(state).weights)
+        assert not found[-1].equal(state.original.weights)
+    assert torch.allclose(*found, rtol=0, atol=1e-12)
 
 
 def test_no_epochs_is_the_no_op():

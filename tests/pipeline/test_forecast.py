@@ -49,7 +49,7 @@ def test_exact_with_the_curvature_of_the_path_itself():
         recording.observe(step, m)
 
     def along(push):
-        return quotient_on_path(plan, recording.initial.weights, m, range(12), 6, push)
+        return quotient_on_path(plan, recording.initial.weights, m, range(12), 0, 6, push)
 
     found, actual = forecast(recording, m, along, 5), m_prime.weights - m.weights
     assert torch.linalg.vector_norm(found.y - actual) < 1e-10 * torch.linalg.vector_norm(actual)

@@ -114,11 +114,14 @@ def test_processes_share_out_a_stack(tiny, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("fewest", [1, 4], ids=["processes", "here"])
-def test_a_point_that_diverges_keeps_its_rows_and_leaves_the_others_alone(tiny, tmp_path, monkeypatch, fewest):
+@pytest.mark.parametrize("where", ["optimizer", "pretraining"])
+def test_a_point_that_diverges_keeps_its_rows_and_leaves_the_others_alone(tiny, tmp_path, monkeypatch, fewest, where):
     monkeypatch.setattr(fusing, "FEWEST", fewest)
     plain = (*MLP, "pretraining.epochs=0", "measure.every=1", "measure.hessian_samples=0", "training.epochs=1")
-    configs = [tiny(*plain, f"optimizer.lr={lr}") for lr in (0.01, 1e30, 0.02)]
-    with pytest.raises(Diverged):
+    if where == "pretraining":
+        plain += ("pretraining.epochs=1",)
+    configs = [tiny(*plain, f"{where}.lr={lr}") for lr in (0.01, 1e30, 0.02)]
+    with pytest.raises(Diverged) as alone:
         run(configs[1], tmp_path / "separate1")
     (stack,), _ = stacks(configs, 64)
     compute(list(stack.values()))
@@ -126,8 +129,9 @@ def test_a_point_that_diverges_keeps_its_rows_and_leaves_the_others_alone(tiny, 
         run(configs[place], tmp_path / f"separate{place}")
         finish(stack[place], tmp_path / f"fused{place}")
         close(tmp_path / f"separate{place}", tmp_path / f"fused{place}")
-    with pytest.raises(Diverged):
+    with pytest.raises(Diverged) as stacked:
         finish(stack[1], tmp_path / "fused1")
+    assert str(stacked.value) == str(alone.value)
     one, other = (json.loads((tmp_path / name / "summary.json").read_text()) for name in ("separate1", "fused1"))
     assert one["diverged_at"] == other["diverged_at"]
     assert other["status"] == "diverged"

@@ -5,6 +5,8 @@ import re
 import pytest
 
 from unlearn.pipeline import plan
+from unlearn.pipeline.prepare import prepare
+from unlearn.pipeline.run import run
 from unlearn.pipeline.sweep import Point
 
 METHODS = ("single_gradient", "amnesiac", "finetune", "krylov")
@@ -20,3 +22,13 @@ def test_trainings_are_those_that_runs_do(tiny, tmp_path, capsys, room, training
     assert re.search(rf"trainings after sharing.*\s{trainings}\s", told), told
     assert not (tmp_path / "sweep").exists()
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("options", [(), ("optimizer=momentum",), ("measure.krylov=0",)], ids=" ".join)
+def test_what_the_store_takes_is_about_what_was_told(tiny, tmp_path, options):
+    root = tmp_path / "store"
+    cfg = tiny("model=mlp", "store.enabled=true", f"store.root={root}", "measure.every=1", *options)
+    prepared = prepare(cfg)
+    run(cfg, tmp_path / "run")
+    written = sum(file.stat().st_size for file in root.rglob("*") if file.is_file()) / 1e6
+    assert plan._megabytes(prepared) == pytest.approx(written, rel=0.25)

@@ -272,6 +272,14 @@ def test_a_run_that_diverges_keeps_what_was_measured(tiny, tmp_path):
     assert summary["diverged_at"] == rows + 1
 
 
+def test_a_pretraining_that_diverges_is_told_as_one(tiny, tmp_path):
+    with pytest.raises(Diverged, match=r"^pretraining: the loss is not finite at step \d \(lr=1e\+30\)"):
+        run(tiny("pretraining.lr=1e30"), tmp_path)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["status"] == "diverged"
+    assert summary["diverged_at"] == 0  # of the recorded steps
+
+
 def test_a_method_that_diverges_on_the_way_keeps_what_was_measured_of_the_pair(tiny, tmp_path, monkeypatch):
     def failing(method, trained):
         if trained.recording.steps == 2:

@@ -56,8 +56,9 @@ def test_each_is_that_of_its_own_run(module, every):
             continue
         found = stacked_forecasts(trained, range(len(PLANS)), stack, 24, 5)
         for k, (recording, start) in enumerate(zip(alone, starts, strict=True)):
-            path = range(recording.carried.steps, recording.steps)
-            along = partial(quotient_on_path, plans[k], recording.carried.weights, start, path, 24)
+            before = recording.carried
+            path = range(before.steps, recording.steps)
+            along = partial(quotient_on_path, plans[k], before.weights, start, path, before.since, 24)
             expected = forecast(recording, start, along, 5)
             recording.carried, stacked[k].carried = expected.carried, expected.carried
             assert (found[k].products, found[k].flags) == (expected.products, expected.flags)

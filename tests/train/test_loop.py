@@ -76,8 +76,16 @@ def test_a_loss_that_is_not_finite_stops_at_its_step():
 
 def test_a_late_look_still_names_the_right_step():
     with pytest.raises(Diverged) as caught:
-        list(train(recipe(quadratic(), lr=1e200, epochs=4), [learner()], [], check_every=5))
+        list(train(recipe(quadratic(), lr=1e200, epochs=4), [learner()], [], check_every=(5,)))
     assert caught.value.step == 2
+
+
+def test_losses_are_looked_at_before_a_step_is_measured():
+    seen = []
+    with pytest.raises(Diverged) as caught:
+        for step in train(recipe(quadratic(), lr=1e200, epochs=4), [learner()], [], check_every=(50, 3)):
+            seen.append(step.taken)
+    assert (caught.value.step, seen) == (2, [1, 2])
 
 
 def held_after(steps):

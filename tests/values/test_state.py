@@ -7,7 +7,7 @@ from unlearn.store.files import from_bytes, to_bytes
 from unlearn.train.learner import Learner
 from unlearn.train.loop import train
 from unlearn.train.recording import Recording
-from unlearn.train.visits import KEPT, Summed, Visits
+from unlearn.train.visits import KEPT, Group, Visits
 from unlearn.values.state import frozen, pack, unpack
 
 
@@ -21,7 +21,7 @@ def test_a_recording_comes_back():
     state = from_bytes(to_bytes(pack(recording, ("recipe",))), torch.device("cpu"))
     from unlearn.values.schedule import Batch
 
-    back = unpack(state, (Recording, Learner, Visits, Summed, Batch), recipe=plan)
+    back = unpack(state, (Recording, Learner, Visits, Group, Batch), recipe=plan)
     assert back.recipe is plan
     assert back.visited.recipe is plan
     assert back.records == records

@@ -98,18 +98,23 @@ class Removal:
         listed += [part for visit in self.visits for part in (visit.push, visit.jump)]
         return list({id(part): part for part in listed if part is not None}.values())
 
-    def responses(self, curvature: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def responses(self, curvature: np.ndarray, *, clamp: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Run the recursion of two numbers, once for each eigenvalue and each vector.
 
         Args:
             curvature: eigenvalues of H, shape (k,).
+            clamp: at each step no eigenvalue counts for more than 1/eta of that step.
 
         Returns:
             What a unit of each part becomes in d and in u, each of shape (k, parts).
         """
         flow, column = self.flow, {id(part): place for place, part in enumerate(self.parts)}
         d, u = np.zeros((2, len(curvature), len(column)))
-        pull = (curvature + flow.weight_decay)[:, None]
+
+        def pull(lr: float) -> np.ndarray:
+            effective = np.minimum(curvature, 1 / lr) if clamp and lr else curvature
+            return np.asarray((effective + flow.weight_decay)[:, None])
+
         if self.before is not None:
             d[:, column[id(self.before.d)]] = 1
             if self.before.u is not None:
@@ -123,7 +128,7 @@ class Removal:
                 if visit.jump is not None:
                     u[:, column[id(visit.jump)]] += 1
             else:
-                u = flow.momentum * u + pull * d
+                u = flow.momentum * u + pull(lr) * d
                 u[:, column[id(visit.push)]] += 1
                 d = d - lr * u
             place = visit.step + 1
@@ -202,7 +207,7 @@ def curved(
     every = np.concatenate([values for values, _ in pairs], axis=1)
     # one recursion for all eigenvalues of a removal
     runs = [
-        removal.responses(np.append(bounded(own, removal.flow, clamp), 0.0))
+        removal.responses(np.append(bounded(own, removal.flow, clamp), 0.0), clamp=clamp)
         for own, removal in zip(every, removals, strict=True)
     ]
     both = [_padded([run[kind] for run in runs]) for kind in range(2)]
@@ -232,28 +237,30 @@ def bounded(eigenvalues: np.ndarray, flow: Flow, clamp: bool) -> np.ndarray:
     Args:
         eigenvalues: Ritz values, shape (m,).
         flow: gives learning rates, momentum and weight decay.
-        clamp: for an update: eigenvalues are moved into [0, 1/eta], where nothing grows, nor overshoots without
-            momentum. Otherwise, for a prediction, they are left as they are within bounds: steps never overshoot by
-            more than they correct, and growth by negative curvature stops at `GROWTH`.
+        clamp: for an update: negative ones become 0, so that nothing grows; `Removal.responses` holds the others at
+            1/eta of each step, where nothing overshoots without momentum. Otherwise, for a prediction, they are left
+            as they are within bounds: steps never overshoot by more than they correct, and growth by negative
+            curvature stops at `GROWTH`.
 
     Returns:
         Shape (m,).
     """
+    if clamp:
+        return eigenvalues.clip(min=0.0)
     fastest = max(flow.rates)
     if fastest == 0:
         return eigenvalues  # nothing moves
-    if clamp:
-        return np.clip(eigenvalues, 0.0, 1 / fastest)
     reach = sum(flow.rates) / (1 - flow.momentum)
     most = 2 * (1 + flow.momentum) / fastest - flow.weight_decay  # beyond it the recursion is unstable
     return np.clip(eigenvalues, -math.log(GROWTH) / reach, most)
 
 
 def _carry(
-    d: np.ndarray, u: np.ndarray, pull: np.ndarray, flow: Flow, start: int, stop: int
+    d: np.ndarray, u: np.ndarray, pull_at: Callable[[float], np.ndarray], flow: Flow, start: int, stop: int
 ) -> tuple[np.ndarray, np.ndarray]:
     mu = flow.momentum
     for lr, count in _runs(flow.rates[start - flow.start : stop - flow.start]):
+        pull = pull_at(lr)
         if mu == 0:
             d = d * (1 - lr * pull) ** count
             continue

@@ -53,7 +53,9 @@ class Finetune:
         schedule = replace(
             trained.recipe.schedule, epochs=self.epochs, seed=seed, unit=None, placement="in_place", max_steps=None
         )
-        objective = replace(trained.recipe.objective, seed=seed, renormalise="remaining")
+        objective = replace(trained.recipe.objective, renormalise="remaining")
+        if objective.augment != "once":  # M's own draws are part of its training set then
+            objective = replace(objective, seed=seed)
         recipe = Recipe(objective, schedule, LearningRate(self.lr), trained.recipe.optimizer)
         learner = Learner.start(trained.original.weights, trained.original.buffers)
         points = sum(len(step.batch.kept) for step in train(recipe, [], [learner]))

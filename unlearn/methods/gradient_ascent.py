@@ -43,7 +43,8 @@ class GradientAscent:
         """Climb.
 
         Args:
-            trained: M and the loss; forward passes are in train mode, on copies of the buffers, without augmentation.
+            trained: M and the loss; forward passes are in train mode, on copies of the buffers, without augmentation
+                but that which is drawn `once` for all epochs.
 
         Returns:
             M''.
@@ -51,8 +52,9 @@ class GradientAscent:
         objective, schedule = trained.recipe.objective, trained.recipe.schedule
         weights, buffers = trained.original.weights.clone(), clone(trained.original.buffers)
         forget = torch.tensor(schedule.forget, dtype=torch.int64, device=weights.device)
+        draws = objective.frozen_draws
         for _ in range(self.epochs if len(forget) else 0):
             for points in forget.split(schedule.batch_size):
-                _, gradient = objective.gradient(weights, buffers, points)
+                _, gradient = objective.gradient(weights, buffers, points, draws=draws)
                 weights.add_(gradient, alpha=self.lr)
         return Unlearned(weights, buffers, self.epochs * len(forget))

@@ -4,7 +4,7 @@ Single-gradient unlearning adds eta g_0. But each later step multiplied that by 
 f(H) eta g_0, which a few Hessian-vector products give (`curvature/transport.py`). The
 recursion is that of influence for SGD (Hara et al. 2019) and of Hessian-free recollection (arXiv 2404.01712).
 
-Eigenvalues are clamped to [0, 1/eta]: without that, negative curvature has blown the update up by hundreds.
+Eigenvalues are clamped to [0, 1/eta], eta that of each step: without that, negative curvature has blown the update up by hundreds.
 """
 
 from dataclasses import dataclass
@@ -65,7 +65,8 @@ class KrylovUnlearning:
             return Unlearned(original.weights, original.buffers)
         points = sample_points(len(recipe.objective.split), self.samples, generator(trained.seed, "method"))
         chunk = chunk_for(len(original.weights), self.chunk, original.weights.device)
-        sample = Sample(points.to(original.weights.device), True, recipe.schedule.batch_size, chunk)
+        draws = recipe.objective.frozen_draws
+        sample = Sample(points.to(original.weights.device), True, recipe.schedule.batch_size, chunk, draws)
         operator = curvature_at(recipe.objective, original, sample, self.curvature)
         removal = Removal(None, visited.all(), trained.recording.flow())
         space = krylov(operator, removal.flat().d, self.products)

@@ -46,8 +46,8 @@ def compute(points: Sequence[StackedPoint]) -> None:
     """
     most = min(points[0].prepared.config.threads or cpu_count(), cpu_count(), len(points) // FEWEST)
     count = max(1, most) if forks.safe() else 1
+    torch.set_num_threads(1)  # as in each process
     if count == 1:
-        torch.set_num_threads(1)
         compute_here(points)
         return
     cuts = [len(points) * part // count for part in range(count + 1)]
@@ -135,7 +135,7 @@ def _pretrain(points: Sequence[StackedPoint], seconds: Stopwatch, *, shown: bool
         total = rows[0].recipe.schedule.total_steps
         with seconds("pretrain"), report.progress(f"pretraining {len(points)} points", total, shown=shown) as advance:
             for step in train_stacked(rows):
-                _fail(owners, step.failed)
+                _fail(owners, {row: error.in_pretraining() for row, error in step.failed.items()})
                 advance(step.steps[0].taken)
     for point, original, second in zip(points, originals, retrained, strict=True):
         prepared, w_0 = point.prepared, original if second is None else second

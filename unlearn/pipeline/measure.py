@@ -172,6 +172,7 @@ class Measurer:
             before.weights,
             original,
             range(before.steps, recording.steps),
+            before.since,
             prepared.config.measure.hessian_samples,
         )
         ahead = forecast(recording, original, along, products)

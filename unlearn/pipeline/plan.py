@@ -152,8 +152,10 @@ def duration(prepared: Prepared, pace: Pace) -> float:
     """
     steps = prepared.recorded.schedule.total_steps
     before = 0 if prepared.pretraining is None else prepared.pretraining.schedule.total_steps
-    looks = -(-steps // prepared.config.measure.every)
-    return pace.start + (steps + before / 2) * pace.step + looks * pace.look
+    config = prepared.config
+    looks = -(-steps // config.measure.every)
+    models = 2 if config.retrain.start == "initial" and config.pretraining.includes_forget else 1  # pretrained
+    return pace.start + (steps + models * before / 2) * pace.step + looks * pace.look
 
 
 def _owners(sharing: Sequence[DictConfig]) -> int:
@@ -164,9 +166,11 @@ def _owners(sharing: Sequence[DictConfig]) -> int:
 
 
 def _megabytes(prepared: Prepared) -> float:
-    size = prepared.network.layout.dim * 4 / 1e6
-    looks = prepared.recorded.schedule.total_steps // prepared.config.measure.every if keeps_views(prepared) else 0
-    return (5 * looks + 12) * size
+    size, config = prepared.network.layout.dim * 4 / 1e6, prepared.config
+    looks = prepared.recorded.schedule.total_steps // config.measure.every if keeps_views(prepared) else 0
+    # weights, velocity and gradient of M and M'; weights, d and u that a forecast goes on from, and its y
+    view = 6 + (3 + (config.optimizer.momentum > 0) if config.measure.krylov else 0)
+    return (view * looks + 12) * size
 
 
 def _kind(job: DictConfig) -> str:

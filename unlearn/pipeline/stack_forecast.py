@@ -90,4 +90,4 @@ def _path(row: int, trained: Trained, opened: Opened) -> PathOfRow:
     before = trained.recording.carried
     assert before is not None
     steps = range(before.steps, trained.recording.steps)
-    return PathOfRow(row, trained.recipe, before.weights, trained.original, steps, opened.flat.d)
+    return PathOfRow(row, trained.recipe, before.weights, trained.original, steps, before.since, opened.flat.d)

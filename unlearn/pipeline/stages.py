@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unlearn.curvature.known import Known
-from unlearn.curvature.transport import Difference, Visit
+from unlearn.curvature.transport import Difference
 from unlearn.methods.method import Unlearned, applied
 from unlearn.pipeline import keys, report
 from unlearn.pipeline.interrupt import Watch
@@ -16,15 +16,15 @@ from unlearn.store.entries import Alone, Slot, Store
 from unlearn.train.carried import Carried
 from unlearn.train.checkpointed import Checkpointed
 from unlearn.train.learner import Learner
-from unlearn.train.loop import Recipe, train
+from unlearn.train.loop import Recipe, Step, train
 from unlearn.train.recording import Recording, Trained
-from unlearn.train.visits import Summed, Visits
+from unlearn.train.visits import Group, Visits
 from unlearn.values.errors import Diverged
 from unlearn.values.measurement import Measurement
 from unlearn.values.schedule import Batch
 from unlearn.values.state import frozen, pack, unpack
 
-KINDS = (Learner, Recording, Checkpointed, Visits, Summed, Visit, Carried, Difference, Batch, Known, Unlearned)
+KINDS = (Learner, Recording, Checkpointed, Visits, Group, Carried, Difference, Batch, Known, Unlearned)
 LEFT_OUT = ("recipe",)  # it follows from the config
 
 
@@ -105,11 +105,14 @@ def initial(job: Job) -> tuple[Learner, Learner]:
         on_all, on_kept = (learners[:1], learners[1:]) if whole else ([], learners)
         steps = _steps(recipe, on_all, on_kept, taken, prepared)
         with job.seconds("pretrain"), report.progress("pretraining", recipe.schedule.total_steps) as advance:
-            for step in steps:
-                advance(step.taken)
-                if job.watch.due():
-                    slot.write_partial({"taken": step.taken, "learners": pack(learners)})
-                    job.watch.kept(f"at pretraining step {step.taken} of {recipe.schedule.total_steps}")
+            try:
+                for step in steps:
+                    advance(step.taken)
+                    if job.watch.due():
+                        slot.write_partial({"taken": step.taken, "learners": pack(learners)})
+                        job.watch.kept(f"at pretraining step {step.taken} of {recipe.schedule.total_steps}")
+            except Diverged as error:
+                raise error.in_pretraining() from None
         return [{"weights": m.weights, "buffers": m.buffers} for m in learners]
 
     found = job.get("initial", keys.initial(prepared), compute)
@@ -221,19 +224,21 @@ class _Phase:
     def go_on(self, slot: Slot) -> Iterator[dict[str, Any]]:
         """Train to the end; give each look but the last."""
         job, prepared, trained = self.job, self.job.prepared, self.trained
-        recipe, settings = prepared.recorded, prepared.config.measure
+        recipe, every = prepared.recorded, prepared.config.measure.every
         last = recipe.schedule.total_steps
-        steps = _steps(recipe, [trained.original], [trained.retrained], self.taken, prepared)
+        steps = _steps(recipe, [trained.original], [trained.retrained], self.taken, prepared, every)
         with report.progress("training M and M'", last) as advance:
             while True:
-                with job.seconds("train"):
-                    step = next(steps, None)
-                if step is None:
-                    return
-                self.taken = step.taken
-                trained.recording.observe(step, trained.original)
-                advance(step.taken)
-                if step.taken % settings.every == 0 or step.taken == last:
+                with job.seconds("train"):  # up to where something is due: reading the clock waits for a GPU
+                    for step in steps:
+                        self.taken = step.taken
+                        trained.recording.observe(step, trained.original)
+                        advance(step.taken)
+                        if step.taken % every == 0 or step.taken == last or job.watch.due():
+                            break
+                    else:
+                        return
+                if step.taken % every == 0 or step.taken == last:
                     with job.seconds("measure"):
                         look = self.measurer.look(step, trained)
                         self.looks.append(self._item(look, final=step.taken == last))
@@ -281,7 +286,9 @@ def _trained(prepared: Prepared, view: dict[str, Any]) -> Trained:
     return Trained(prepared.recorded, **parts, seed=prepared.config.seed)
 
 
-def _steps(recipe: Recipe, on_all: list[Learner], on_kept: list[Learner], start: int, prepared: Prepared) -> Any:
-    # looking at a loss waits for a GPU
-    every = 50 if prepared.device.type == "cuda" else 1
-    return train(recipe, on_all, on_kept, check_every=every, start=start)
+def _steps(
+    recipe: Recipe, on_all: list[Learner], on_kept: list[Learner], start: int, prepared: Prepared, *measured: int
+) -> Iterator[Step]:
+    # looking at a loss waits for a GPU, as measuring does
+    often = 50 if prepared.device.type == "cuda" else 1
+    return train(recipe, on_all, on_kept, check_every=(often, *measured), start=start)

@@ -32,6 +32,12 @@ class Carried:
     spread: float = 0.0
     growth: float = 0.0
 
+    @property
+    def since(self) -> int:
+        """The first step whose curvature the removals have met; where there were none, that of the first visit."""
+        first = self.visits.first
+        return self.steps if self.difference is not None or first is None else first
+
     @classmethod
     def start(cls, recipe: Recipe, initial: Learner) -> "Carried":
         """Begin before the first step.

@@ -49,7 +49,12 @@ class Step:
 
 
 def train(
-    recipe: Recipe, on_all: Sequence[Learner], on_kept: Sequence[Learner], *, check_every: int = 1, start: int = 0
+    recipe: Recipe,
+    on_all: Sequence[Learner],
+    on_kept: Sequence[Learner],
+    *,
+    check_every: Sequence[int] = (1,),
+    start: int = 0,
 ) -> Iterator[Step]:
     """Train learners in step, changing them in place, and pause after each step.
 
@@ -61,7 +66,7 @@ def train(
         recipe: loss, schedule, learning rate, optimiser.
         on_all: learners that see every point, such as M.
         on_kept: learners that never see the forget set, such as M'.
-        check_every: how often losses are looked at; looking waits for the device.
+        check_every: losses are looked at after multiples of these steps, and at the end; looking waits for the device.
         start: the first step to take.
 
     Yields:
@@ -78,8 +83,8 @@ def train(
         if batch.epoch != epoch:
             epoch, draws = batch.epoch, objective.draws(batch.epoch)
         lr = recipe.rate.at(batch.step)
-        indices = batch.indices.to(device)
-        kept = batch.kept.to(device) if batch.is_visit else indices
+        indices = batch.indices.to(device, non_blocking=True)  # which a waiting copy would hold up at every step
+        kept = batch.kept.to(device, non_blocking=True) if batch.is_visit else indices
         groups = [(indices, [*on_all, *on_kept])] if kept is indices else [(indices, on_all), (kept, on_kept)]
         for points, learners in groups:
             if not learners or not len(points):
@@ -95,7 +100,8 @@ def train(
             for learner, gradient in zip(learners, gradients, strict=True):
                 bound[id(learner)].wait()
                 recipe.optimizer.step_(learner, gradient, lr)
-        if (batch.step + 1) % check_every == 0 or batch.step + 1 == recipe.schedule.total_steps:
+        taken = batch.step + 1
+        if any(taken % every == 0 for every in check_every) or taken == recipe.schedule.total_steps:
             _check(unchecked, recipe)
             unchecked.clear()
         yield Step(batch, lr)

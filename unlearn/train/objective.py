@@ -66,6 +66,11 @@ class Objective:
         return self.augmentation.draw(len(self.split), stream, self.split.labels.device)
 
     @property
+    def frozen_draws(self) -> Draws | None:
+        """The draws of every epoch where they are drawn `once`; else None: a point has no one augmentation."""
+        return self.draws(0) if self.augment == "once" else None
+
+    @property
     def drops(self) -> bool:
         """Whether the network has dropout."""
         return any(isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0 for m in self.network.module.modules())

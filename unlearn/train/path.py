@@ -16,7 +16,9 @@ from unlearn.values.flat import norm
 from unlearn.values.schedule import Batch
 
 
-def quotient_on_path(recipe: Recipe, before: Tensor, now: Learner, steps: range, most: int, push: Tensor) -> Operator:
+def quotient_on_path(
+    recipe: Recipe, before: Tensor, now: Learner, steps: range, since: int, most: int, push: Tensor
+) -> Operator:
     """Give the mean slope of the steps' gradients over the length of a removal.
 
     The product over steps i of (1 - eta_i H_i) is, to first order in eta, that of their mean H, weighted by eta_i: of
@@ -28,14 +30,15 @@ def quotient_on_path(recipe: Recipe, before: Tensor, now: Learner, steps: range,
         before: M's weights at the first of the steps.
         now: M after the last of them.
         steps: that were taken in between.
-        most: how many points to look at; as many whole batches, evenly spread over the steps, but at least one.
+        since: the first of them whose curvature the removal met.
+        most: how many points to look at; as many whole batches, evenly spread over these steps, but at least one.
         push: the removal, shape (dim,).
 
     Returns:
         The operator, as the mean of every other batch and the rest; plain where there is one batch alone.
     """
     length = quotient_length(push, now.weights)
-    batches = batches_on_path(recipe, steps, most)
+    batches = batches_on_path(recipe, range(since, steps.stop), most)
     # in train mode running statistics do not enter, in eval mode they do not change
     bound = recipe.objective.bind(torch.empty_like(before), clone(now.buffers), as_trained=False)
     parts: list[tuple[float, Callable[[Tensor], Tensor]]] = []

@@ -25,6 +25,7 @@ class PathOfRow:
         before: M's weights at the first of the steps.
         now: M after the last of them.
         steps: that were taken in between.
+        since: the first of them whose curvature the removal met.
         push: the removal, shape (dim,).
     """
 
@@ -33,6 +34,7 @@ class PathOfRow:
     before: Tensor
     now: Learner
     steps: range
+    since: int
     push: Tensor
 
 
@@ -77,7 +79,7 @@ class StackedQuotient:
         Returns:
             The operators. A path with fewer batches than others has some of weight 0.
         """
-        picked = [batches_on_path(path.recipe, path.steps, most) for path in paths]
+        picked = [batches_on_path(path.recipe, range(path.since, path.steps.stop), most) for path in paths]
         count = max(1, *map(len, picked))  # M' may have taken no step on any path
         first = (count + 1) // 2
         width = max((len(batch.indices) for batches in picked for batch in batches), default=1)

@@ -1,6 +1,7 @@
 """What each visit of the forget set did to M, for carrying it on to the present."""
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -9,64 +10,68 @@ from unlearn.curvature.transport import Visit
 from unlearn.train.learner import Learner
 from unlearn.train.loop import Recipe, Step, removal_of
 
-KEPT = 8  # visits that are kept one by one
+KEPT = 8  # groups of visits; the visits are kept one by one until there are more
 
 
 @dataclass
-class Summed:
-    """The visits of a kind, added up.
+class Group:
+    """Visits of a kind that follow each other, added up: their mean stands for each of them.
 
     Attributes:
-        count: how many.
-        push: the sum of their `push`; None before the first.
+        whole: whether M' took no step at them.
+        steps: of each, ascending.
+        push: the sum of their `push`, shape (dim,).
         jump: the sum of their `jump`; None where they have none.
     """
 
-    count: int = 0
-    push: Tensor | None = None
-    jump: Tensor | None = None
+    whole: bool
+    steps: list[int]
+    push: Tensor
+    jump: Tensor | None
 
-    def add(self, push: Tensor, jump: Tensor | None) -> None:
-        """Add one.
+    def absorb(self, later: "Group") -> None:
+        """Take in a group.
 
         Args:
-            push: copied.
-            jump: copied, or None.
+            later: of the same kind.
         """
-        self.count += 1
-        self.push = push.clone() if self.push is None else self.push.add_(push)
-        if jump is not None:
-            self.jump = jump.clone() if self.jump is None else self.jump.add_(jump)
+        self.steps += later.steps
+        self.push += later.push
+        if self.jump is not None and later.jump is not None:
+            self.jump += later.jump
 
-    def mean(self) -> tuple[Tensor, Tensor | None]:
-        """Give the mean of `push` and of `jump`; there must be one."""
-        assert self.push is not None
-        return self.push / self.count, None if self.jump is None else self.jump / self.count
+    def visits(self) -> list[Visit]:
+        """List the visits.
+
+        Returns:
+            One a step; all share the mean vectors.
+        """
+        push, jump, count = self.push, self.jump, len(self.steps)
+        if count > 1:
+            push, jump = push / count, None if jump is None else jump / count
+        return [Visit(step, self.whole, push, jump) for step in self.steps]
 
 
 @dataclass
 class Visits:
     """The visits so far, in memory that does not grow beyond a bound.
 
-    Up to `KEPT` visits are kept as they were. From then on only the mean of each kind is, and stands for each of them:
-    a batch forgotten whole pushes with a velocity, points of a batch with a difference of gradients. The latter costs
-    a gradient a visit. Each visit counts: scattered ones hold different points.
+    Up to `KEPT` visits are kept as they were. From then on neighbours of a kind share their mean, those first that are
+    fewest together: a batch forgotten whole pushes with a velocity, points of a batch with a difference of gradients.
+    The latter costs a gradient a visit. Each visit counts: scattered ones hold different points.
 
     Attributes:
         recipe: of the recorded phase.
-        steps: the step of each visit.
-        whole: whether M' took no step at it.
-        kept: the first visits; empty once there were more than `KEPT`.
-        of_batches: those of batches forgotten whole.
-        of_points: those of points of a batch.
+        groups: in the order of their first steps.
     """
 
     recipe: Recipe
-    steps: list[int] = field(default_factory=list)
-    whole: list[bool] = field(default_factory=list)
-    kept: list[Visit] = field(default_factory=list)
-    of_batches: Summed = field(default_factory=Summed)
-    of_points: Summed = field(default_factory=Summed)
+    groups: list[Group] = field(default_factory=list)
+
+    @property
+    def first(self) -> int | None:
+        """The step of the first visit, or None."""
+        return self.groups[0].steps[0] if self.groups else None
 
     def observe(self, step: Step, original: Learner) -> None:
         """Look at M just after a visit.
@@ -76,18 +81,18 @@ class Visits:
             original: M.
         """
         whole = not len(step.batch.kept)
-        self.steps.append(step.batch.step)
-        self.whole.append(whole)
-        if len(self.steps) > KEPT:
-            self.kept.clear()
-        push, jump = (
-            (original.velocity, self._jump(step, original))
-            if whole
-            else (removal_of(self.recipe, step, original), None)
-        )
-        (self.of_batches if whole else self.of_points).add(push, jump)
-        if len(self.steps) <= KEPT:
-            self.kept.append(Visit(step.batch.step, whole, push.clone(), jump))
+        push = original.velocity.clone() if whole else removal_of(self.recipe, step, original)
+        self.groups.append(Group(whole, [step.batch.step], push, self._jump(step, original) if whole else None))
+        if len(self.groups) > KEPT:
+            self._join()
+
+    def _join(self) -> None:
+        """Join the two neighbours of a kind that are fewest together."""
+        of_kinds = [[group for group in self.groups if group.whole == whole] for whole in (True, False)]
+        neighbours = [pair for of_kind in of_kinds for pair in pairwise(of_kind)]
+        earlier, later = min(neighbours, key=lambda pair: len(pair[0].steps) + len(pair[1].steps))
+        earlier.absorb(later)
+        self.groups = [group for group in self.groups if group is not later]
 
     def _jump(self, step: Step, original: Learner) -> Tensor | None:
         momentum, decay = self.recipe.optimizer.momentum, self.recipe.optimizer.weight_decay
@@ -102,14 +107,10 @@ class Visits:
         """List every visit.
 
         Returns:
-            As they were, or each with the mean of its kind.
+            In the order of their steps; as they were, or each with the mean of its group.
         """
-        if len(self.steps) <= KEPT:
-            return self.kept
-        means = {whole: (self.of_batches if whole else self.of_points).mean() for whole in set(self.whole)}
-        return [Visit(step, whole, *means[whole]) for step, whole in zip(self.steps, self.whole, strict=True)]
+        return sorted((visit for group in self.groups for visit in group.visits()), key=lambda visit: visit.step)
 
     def nothing(self) -> bool:
-        """Say whether there were none, or what they did adds up to zero."""
-        pushes = (self.of_batches.push, self.of_points.push)
-        return not any(push is not None and bool(push.any()) for push in pushes)
+        """Say whether there were none, or what they did was nothing."""
+        return not any(bool(group.push.any()) for group in self.groups)

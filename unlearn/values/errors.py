@@ -15,7 +15,7 @@ class Diverged(UserError):
     """A loss, or M'', became NaN or infinite; what was measured until then is kept.
 
     Attributes:
-        step: the step at which it was not finite, counted from 1.
+        step: the recorded step at which it was not finite, counted from 1; 0 in pretraining.
         lr: of that step.
     """
 
@@ -38,6 +38,14 @@ class Diverged(UserError):
         error = cls(step, lr)
         error.args = (text,)
         return error
+
+    def in_pretraining(self) -> "Diverged":
+        """Say that it came before the recorded steps.
+
+        Returns:
+            The error, at step 0.
+        """
+        return Diverged.saying(f"pretraining: {self}", 0, self.lr)
 
     def __reduce__(self) -> tuple[Callable[..., "Diverged"], tuple[str, int, float]]:
         """Give how it is made again in another process; by default from its message alone."""
