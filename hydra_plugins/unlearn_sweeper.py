@@ -56,8 +56,8 @@ class Points(BasicSweeper):
         assert self.hydra_context is not None
         loader = self.hydra_context.config_loader
         parser = OverridesParser.create(config_loader=loader)
-        fixed = {override.get_key_element() for override in parser.parse_overrides(arguments)}
-        own = [text for text in self._parse_config() if text.partition("=")[0] not in fixed]
+        fixed = {override.get_key_element().lstrip("+") for override in parser.parse_overrides(arguments)}
+        own = [text for text in self._parse_config() if text.partition("=")[0].lstrip("+") not in fixed]
         overrides = parser.parse_overrides([*own, *arguments])
         (grid,) = self.split_arguments(overrides, None)
         varied = {override.get_key_element() for override in overrides if override.is_sweep_override()}
@@ -65,7 +65,9 @@ class Points(BasicSweeper):
         if self.max_batch_size is not None:
             at_least("hydra.sweeper.max_batch_size", self.max_batch_size, 1)
         folder = Path(self.config.hydra.sweep.dir)
-        base = sweep_start.base_of([text for text in [*own, *arguments] if text.partition("=")[0] not in varied])
+        common = [text for text in [*own, *arguments] if text.partition("=")[0] not in varied]
+        sources = self.config.hydra.runtime.config_sources
+        base = sweep_start.base_of(common, [Path(source.path) for source in sources if source.schema == "file"])
         known = sweep_start.noted(folder, base)
         todo = [
             point for point in points if not (point.name in known and sweep.state_of(folder / point.name) in sweep.DONE)

@@ -15,7 +15,7 @@ from typing import Any
 from unlearn.values.errors import UserError, in_one_line
 from unlearn.values.measurement import COLUMNS, ERRORS, NULL_PROXIES
 
-METHOD = "method.name"
+METHOD = "names.method"  # of the config; where a sweep of W&B varies `method`, that hides `method.name`
 MODELS = ("original", "retrained", "unlearned")
 SETS = ("retain", "forget", "test")
 LOGGED = frozenset(
@@ -73,7 +73,7 @@ def build(entity: str, project: str) -> tuple[Any, Any]:
         import wandb_workspaces.reports.v2 as reports
         import wandb_workspaces.workspaces as workspaces
     except ImportError as error:
-        raise UserError("wandb-workspaces is not installed; pip install 'unlearn[dashboard]'") from error
+        raise UserError("wandb-workspaces is not installed; pip install -e '.[dashboard]' in the clone") from error
 
     def axis(key: str) -> Any:
         name = key.removeprefix("config:")

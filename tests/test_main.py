@@ -8,6 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from unlearn.__main__ import main
+from unlearn.pipeline.interrupt import Interrupted
 from unlearn.records.folder import taken
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,6 +51,11 @@ def command(monkeypatch, tmp_path, capsys):
         (["penalty.gamma=-1", *QUICK], "penalty.gamma=-1"),
         (["dataset=cifar10", "dataset.download=false"], "cifar-10-python.tar.gz"),
         (["seed"], "missing EQUAL"),
+        (
+            ["method.name=krylov", *QUICK],
+            "method.name=krylov: is a label, and changes nothing else; choose with method=",
+        ),
+        (["optimizer.name=momentum", *QUICK], "choose with optimizer=momentum"),
     ],
 )
 def test_bad_input(command, tmp_path, arguments, message):
@@ -103,6 +109,33 @@ def test_a_point_that_another_process_is_at_is_not_failed(command, tmp_path):
         code, *_ = command("-m", "hydra.sweep.dir=sweep", "seed=0,1", *QUICK)
     assert code == 1  # the sweep is not done
     assert not (tmp_path / "sweep/seed=0/failed.json").exists()
+
+
+@pytest.mark.parametrize("words", [["method.name=mine"], ["method=krylov", "method.name=krylov"]], ids=" ".join)
+def test_a_label_that_misleads_nobody_is_free(command, tmp_path, words):
+    code, _, err = command("hydra.run.dir=run", *QUICK, *words)
+    assert (code, err) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "told"),
+    [("CONF", ROOT / "nowhere", "no configs beside the package"), ("sys.platform", "win32", "needs Linux or macOS")],
+)
+def test_where_it_cannot_run_it_says_so(command, monkeypatch, where, value, told):
+    monkeypatch.setattr(f"unlearn.__main__.{where}", value)
+    code, _, err = command("seed=0")
+    assert (code, err.count("\n")) == (2, 1)
+    assert told in err
+
+
+def test_a_stopped_run_says_how_to_go_on_where_it_was(command, tmp_path, monkeypatch):
+    def stopped(cfg, folder):
+        raise Interrupted(128 + 15)
+
+    monkeypatch.setattr("unlearn.pipeline.run.run", stopped)
+    code, out, err = command("hydra.run.dir=run", *QUICK)
+    assert code == 143
+    assert f"with hydra.run.dir={tmp_path / 'run'}" in out + err
 
 
 def test_an_interrupt_is_one_line(command, tmp_path, monkeypatch):

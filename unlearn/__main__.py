@@ -19,10 +19,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from unlearn.pipeline.config import Config, register
+from unlearn.pipeline.config import CONF, Config, register
 from unlearn.values.errors import Busy, Diverged, UserError
 
-CONF = Path(__file__).resolve().parents[1] / "conf"
 EXPECTED = (UserError, HydraException, OmegaConfBaseException, OSError)
 _NOISE = ("full_key:", "object_type=", "reference_type=", "See https:", "Set the environment")
 
@@ -71,12 +70,16 @@ def task(cfg: DictConfig, work: Work | None = None) -> float | None:
     Raises:
         UserError: the input is wrong; the run folder is gone again where nothing was measured.
         Diverged: the run did, now or when it was run before.
+        Interrupted: it was asked to stop, and has kept its state.
     """
     from unlearn.pipeline import report, sweep
+    from unlearn.pipeline.interrupt import Interrupted
     from unlearn.pipeline.run import run
+    from unlearn.pipeline.settings import refuse_labels
 
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
+        refuse_labels(HydraConfig.get().overrides.task)
         before = sweep.state_of(folder)
         summary = (work or run)(cfg, folder)
         if summary["status"] == "diverged":  # when it was run before
@@ -91,6 +94,10 @@ def task(cfg: DictConfig, work: Work | None = None) -> float | None:
             logging.getLogger(__name__).info("%s: %s", folder.name, report.verdict(summary))
         else:
             report.show(summary, cfg.conventions.headline_error, folder)
+    except Interrupted:
+        if HydraConfig.get().mode == RunMode.RUN:
+            logging.getLogger(__name__).warning("with hydra.run.dir=%s it goes on in the same folder", folder)
+        raise
     except UserError:
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
@@ -139,6 +146,15 @@ def point(cfg: DictConfig, work: Work | None = None) -> float | None:
             return None
 
 
+def _lacking() -> str | None:
+    """Say what is not there that every run needs."""
+    if sys.platform == "win32":
+        return "unlearn needs Linux or macOS; on Windows it runs within WSL"
+    if not CONF.is_dir():
+        return f"{CONF}: there are no configs beside the package; install a clone of it with pip install -e ."
+    return None
+
+
 def main() -> None:
     """Run from the command line. Bad input gets one line on stderr and exit code 2, a run that diverged 3."""
     failures: list[BaseException] = []
@@ -152,6 +168,9 @@ def main() -> None:
             failures.append(error)  # raised, Hydra would put a line of its own before ours
             return None
 
+    if lacking := _lacking():
+        sys.stderr.write(f"error: {lacking}\n")
+        sys.exit(2)
     register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us, who print them shorter
     # before torch comes: threads that wait must sleep, or a small network slows down sixfold beside a busy neighbour

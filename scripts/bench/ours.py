@@ -13,8 +13,8 @@ from bench.worlds import World
 from unlearn.curvature.estimators import Lanczos
 from unlearn.models.network import clone
 from unlearn.pipeline.measure import Measurer, judge
+from unlearn.pipeline.numerics import settle
 from unlearn.pipeline.prepare import Prepared, prepare
-from unlearn.pipeline.run import settle
 from unlearn.pipeline.stopwatch import Stopwatch
 from unlearn.train.hessian import hessian_at
 from unlearn.train.learner import Learner

@@ -27,3 +27,13 @@ def test_a_run_tells_it(tiny, tmp_path, monkeypatch):
 def test_other_errors_pass():
     with pytest.raises(RuntimeError, match="something else"), told(torch.device("cpu")):
         raise RuntimeError("something else")
+
+
+def test_what_is_put_on_a_full_device_before_the_first_step_is_told(tiny, tmp_path, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr("unlearn.pipeline.run.prepare", full)
+    with pytest.raises(UserError, match="device=cpu: out of memory"):
+        run(tiny(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -111,6 +111,20 @@ def test_whatever_changes_m_double_prime_alone_changes_its_key_alone(tiny, chang
         assert keys.pair(default) == keys.pair(other)
 
 
+def test_a_changed_class_of_the_users_own_is_another_key(tiny, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    text = "from dataclasses import dataclass\nfrom unlearn.methods.noop import Nothing\n\n\n"
+    file = tmp_path / "mine_of_test_stages.py"
+    found = []
+    for comment in ("# one\n", "# other\n"):
+        file.write_text(f"{text}@dataclass(frozen=True)\nclass Mine(Nothing):\n    {comment}    pass\n")
+        prepared = prepare(tiny("model=mlp", "method=none", "method._target_=mine_of_test_stages.Mine"))
+        found.append(keys.unlearned(prepared))
+    assert found[0]["pair"] == found[1]["pair"]  # it is not online here, or views are kept
+    assert found[0]["method"].pop("source") != found[1]["method"].pop("source")
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize("change", ["figures=true", "logger.project=x", "method=none", "checkpoint.minutes=1"])
 def test_what_changes_no_number_does_not(tiny, change):
     base, other = (keys.pair(prepare(tiny("model=mlp", "store.enabled=true", *more))) for more in ([], [change]))
@@ -228,6 +242,16 @@ def test_a_finished_run_is_not_done_again(tiny, tmp_path):
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(UserError, match=r"holds another run already \(seed is 0 there, 1 here\)"):
         run(tiny(*KEEP, "seed=1"), tmp_path)
+
+
+@pytest.mark.parametrize(("key", "what"), [("schedule", "another forget set"), ("data", "other training data")])
+def test_a_finished_run_on_another_file_is_not_this_one(tiny, tmp_path, key, what):
+    """The settings are the same where the file that they name has changed."""
+    run(tiny(*KEEP), tmp_path)
+    record = tmp_path / "provenance.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), key: "0"}))
+    with pytest.raises(UserError, match=what):
+        run(tiny(*KEEP), tmp_path)
 
 
 def test_views_share_what_did_not_change(tiny, tmp_path):

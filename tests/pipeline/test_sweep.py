@@ -2,15 +2,18 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from unlearn.pipeline.sweep import Point, name_of, points, state_of
+from unlearn.pipeline.config import CONF
+from unlearn.pipeline.sweep import Point, SweepEnded, conduct, name_of, points, state_of
 from unlearn.pipeline.sweep_start import base_of, covering, note, noted
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,6 +104,7 @@ def test_a_wrong_value_is_told_before_anything_runs(tmp_path):
         "schedule.order=foo",
         "arithmetic=fp16",
         "measure.warm.mix=1,2",
+        "method.name=single_gradient,krylov",
     )
     for words in wrong:
         done = sweep(tmp_path, "--multirun", "seed=0,1", *words.split())
@@ -152,7 +156,7 @@ def test_names_are_safe_and_apart():
 
 def test_many_that_start_the_same_sweep_at_once_agree(tmp_path):
     """A file that all of them write: none may find another's half of it."""
-    base = base_of(["model=mlp"])
+    base = base_of(["model=mlp"], [CONF])
 
     def start(number):
         note(tmp_path, base, [Point(f"seed={number}", [])])
@@ -161,5 +165,64 @@ def test_many_that_start_the_same_sweep_at_once_agree(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         assert all(found == base for found in pool.map(start, range(80)))
     assert noted(tmp_path, base) == {f"seed={number}" for number in range(80)}
-    assert noted(tmp_path, base_of(["model=cnn"])) == set()
+    assert noted(tmp_path, base_of(["model=cnn"], [CONF])) == set()
     assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".part")] == []
+
+
+def test_a_changed_file_of_the_users_own_is_another_sweep(tmp_path):
+    preset = tmp_path / "my/experiment/mine.yaml"
+    preset.parent.mkdir(parents=True)
+    words = ("--config-dir", str(tmp_path / "my"), "--multirun", "experiment=mine", "seed=0,1")
+    for lr, code, told in ((0.01, 0, "0 done already"), (0.01, 0, "2 done already"), (0.02, 2, "optimizer.lr is 0.01")):
+        preset.write_text(f"# @package _global_\noptimizer: {{lr: {lr}}}\n")
+        done = sweep(tmp_path, *words)
+        assert done.returncode == code, done.stderr
+        assert told in done.stderr + done.stdout
+
+
+def test_a_changed_variable_is_another_sweep(tmp_path, monkeypatch):
+    (tmp_path / "a.yaml").write_text("seed: ${oc.env:UNLEARN_TEST_SEED}\n")
+    found = []
+    for seed in ("1", "1", "2"):
+        monkeypatch.setenv("UNLEARN_TEST_SEED", seed)
+        found.append(base_of([], [tmp_path]))
+    assert found[0] == found[1] != found[2]
+
+
+def test_a_key_of_the_preset_is_the_users_however_it_is_written(tmp_path):
+    done = sweep(tmp_path, "--plan", "sweep=gammas", "++seed=5", "penalty.gamma=0,1")
+    assert re.search(r"points +2\b", done.stdout), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("error", [BrokenProcessPool, RuntimeError])
+def test_points_that_never_began_are_launched_again_when_a_worker_was_killed(tmp_path, error, capsys):
+    """joblib stops all workers with one; which launcher raised what else, nobody knows."""
+    every = [Point(name, [name]) for name in "abc"]
+    launched = []
+
+    def launch(overrides, first):
+        launched.append([name for (name,) in overrides])
+        (tmp_path / overrides[0][0]).mkdir()
+        if len(launched) == 1:
+            raise error
+        for (name,) in overrides:
+            (tmp_path / name).mkdir(exist_ok=True)
+            (tmp_path / name / "summary.json").write_text('{"status": "completed"}')
+
+    with pytest.raises(SweepEnded):
+        conduct(every, every, tmp_path, launch)
+    assert launched == [["a", "b", "c"], ["b", "c"]][: 2 if error is BrokenProcessPool else 1]
+    assert "unfinished: a" in capsys.readouterr().out
+
+
+def test_workers_that_are_killed_at_once_are_not_started_for_ever(tmp_path):
+    launched = []
+
+    def launch(overrides, first):
+        launched.append(overrides)
+        raise BrokenProcessPool
+
+    every = [Point(name, [name]) for name in "ab"]
+    with pytest.raises(SweepEnded):
+        conduct(every, every, tmp_path, launch)
+    assert len(launched) == 1

@@ -4,7 +4,8 @@ from importlib.metadata import version
 
 import pytest
 
-from unlearn.store.code import code_version
+from unlearn.store.code import code_version, source_of
+from unlearn.train.loop import Recipe
 
 
 @pytest.fixture
@@ -32,3 +33,18 @@ def test_another_source_is_the_same_version(root):
 @pytest.mark.parametrize("library", ["torch", "torchvision", "transformers", "tokenizers"])
 def test_a_version_names_the_libraries(root, library):
     assert f"{library} {version(library)}" in code_version(("train",), root)
+
+
+def test_a_class_of_the_users_own_is_known_by_its_file(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "not_of_this_package.py"
+    file.write_text("class Mine:\n    a = 1\n")
+    from not_of_this_package import Mine
+
+    before = source_of(Mine)
+    assert before == source_of(Mine)
+    file.write_text("class Mine:\n    a = 2\n")
+    assert source_of(Mine) != before
+    file.unlink()
+    assert source_of(Mine) != source_of(Mine)  # never taken for the same
+    assert source_of(Recipe) is None

@@ -4,7 +4,8 @@ Single-gradient unlearning adds eta g_0. But each later step multiplied that by 
 f(H) eta g_0, which a few Hessian-vector products give (`curvature/transport.py`). The
 recursion is that of influence for SGD (Hara et al. 2019) and of Hessian-free recollection (arXiv 2404.01712).
 
-Eigenvalues are clamped to [0, 1/eta], eta that of each step: without that, negative curvature has blown the update up by hundreds.
+Eigenvalues are clamped to [0, 1/eta], eta that of each step: without that, negative curvature has blown the update up
+by hundreds.
 """
 
 from dataclasses import dataclass

@@ -4,10 +4,13 @@ This file imports neither torch nor anything that does, so that `--help` and `--
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
 @dataclass

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from unlearn.pipeline.prepare import Prepared
-from unlearn.store.code import code_version
+from unlearn.store.code import code_version, source_of
 from unlearn.store.entries import key_of
 from unlearn.train.loop import Recipe
 
@@ -130,7 +130,10 @@ def _phase(recipe: Recipe, whole: bool) -> dict[str, Any]:
 
 
 def _part(part: Any) -> dict[str, Any]:
-    return {"class": f"{type(part).__module__}.{type(part).__qualname__}", **asdict(part)}
+    kind = type(part)
+    source = source_of(kind)
+    own = {} if source is None else {"source": source}
+    return {"class": f"{kind.__module__}.{kind.__qualname__}", **own, **asdict(part)}
 
 
 def _network(prepared: Prepared) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from unlearn.pipeline import sweep
 from unlearn.pipeline.build import build
 from unlearn.pipeline.keys import keeps_views
 from unlearn.pipeline.measure import Measurer
+from unlearn.pipeline.numerics import settle
 from unlearn.pipeline.prepare import Prepared, prepare
-from unlearn.pipeline.run import settle
 from unlearn.pipeline.settings import SHARED
 from unlearn.pipeline.stopwatch import Stopwatch
 from unlearn.store.entries import key_of

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from joblib import cpu_count  # heeds affinity and container limits, as os.cpu_count does not
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
@@ -24,6 +23,7 @@ from unlearn.pipeline import report, stages
 from unlearn.pipeline.interrupt import Watch
 from unlearn.pipeline.measure import judge
 from unlearn.pipeline.memory import told
+from unlearn.pipeline.numerics import settle
 from unlearn.pipeline.prepare import Prepared, prepare
 from unlearn.pipeline.stages import Job, Pair
 from unlearn.pipeline.stopwatch import Stopwatch
@@ -33,7 +33,7 @@ from unlearn.records.provenance import provenance
 from unlearn.store.entries import Alone, Store
 from unlearn.train.hessian import SMALL
 from unlearn.train.recording import Trained
-from unlearn.values.errors import Diverged
+from unlearn.values.errors import Diverged, UserError
 from unlearn.values.measurement import Measurement
 
 logger = logging.getLogger(__name__)
@@ -97,9 +97,10 @@ def run(cfg: DictConfig, path: Path) -> dict[str, Any]:
 
     Raises:
         Diverged: training left the finite numbers; what was measured until then is in the folder.
+        UserError: something is wrong with the input, or the folder holds another run.
     """
     outcome = Outcome()
-    with outcome.seconds("prepare"):
+    with outcome.seconds("prepare"), told(cfg.device):
         prepared = prepare(cfg)
         settle(prepared)
     outcome.seconds.device = prepared.device
@@ -109,6 +110,7 @@ def run(cfg: DictConfig, path: Path) -> dict[str, Any]:
     with taken(path):
         folder = RunFolder.create(path, settings)
         if (summary := folder.finished()) is not None:
+            _check_same(folder, prepared)
             logger.info("%s: is done already", path)
             return summary
         with recorded(cfg, settings, prepared, folder, outcome) as sink, watch, told(prepared.device):
@@ -161,7 +163,8 @@ def recorded(
     folder.write_config(OmegaConf.to_yaml(cfg, resolve=True))
     record = _provenance(prepared)
     folder.write_json("provenance", record)
-    with prepared.logger.open(folder.path, settings, **report.labels(prepared.names, folder.path)) as sink:
+    shown = {**settings, "names": prepared.names}  # an agent's own parameter `method` hides `method.name` from W&B
+    with prepared.logger.open(folder.path, shown, **report.labels(prepared.names, folder.path)) as sink:
         try:
             yield sink
         except Diverged as error:
@@ -264,21 +267,12 @@ def _user(path: Path, store: Store | Alone) -> str:
     return os.path.relpath(path.resolve(), store.root.resolve()) if isinstance(store, Store) else str(path)
 
 
-def settle(prepared: Prepared) -> None:
-    """Ask for the same numbers every time: no TF32, no choice of kernels by timing, a known number of threads.
-
-    Args:
-        prepared: gives the size of the network and `threads`.
-    """
-    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # of nested levels the first
-    available = int(asked) if asked.isdecimal() and int(asked) else cpu_count()
-    # small networks lose more by waiting for a second thread than it brings
-    small = prepared.network.layout.dim < SMALL
-    torch.set_num_threads(prepared.config.threads or (1 if small else available))
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.deterministic = True
+def _check_same(folder: RunFolder, prepared: Prepared) -> None:
+    """Refuse a finished run with the same settings but other batches or data, whose files have changed since."""
+    now, then = _provenance(prepared), folder.read_json("provenance")
+    for key, what in (("schedule", "other batches, or another forget set"), ("data", "other training data")):
+        if then and then.get(key) != now[key]:
+            raise UserError(f"{folder.path}: holds a run on {what}; choose another folder")
 
 
 def _save_weights(prepared: Prepared, folder: RunFolder, models: dict[str, tuple[Tensor, Buffers]]) -> None:

@@ -1,7 +1,7 @@
 """What can be said of a config before any data is loaded: its keys, its values, and the parts that they describe."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, cast
 
@@ -11,7 +11,7 @@ from unlearn.curvature.tracker import Warmth
 from unlearn.log.wandb_sink import WandbSettings
 from unlearn.methods.method import Method
 from unlearn.pipeline.build import build
-from unlearn.pipeline.config import Config
+from unlearn.pipeline.config import CONF, Config
 from unlearn.train.arithmetic import ARITHMETICS
 from unlearn.train.objective import AUGMENTS, RENORMALISE
 from unlearn.train.recording import check_records
@@ -65,6 +65,23 @@ def checked(cfg: DictConfig, make: Callable[[Any, str], Any] = build) -> Setting
     if config.measure.krylov and config.measure.hessian_samples:
         records |= {"carried"}
     return Settings(config, parts, logger, records)
+
+
+def refuse_labels(overrides: Sequence[str]) -> None:
+    """Refuse `method.name=krylov` and the like, which would label a run as what it is not.
+
+    Args:
+        overrides: as the user wrote them, each of one value.
+
+    Raises:
+        UserError: a name is that of another choice of its group.
+    """
+    for text in overrides:
+        key, _, value = text.partition("=")
+        group, _, leaf = key.lstrip("+").partition(".")
+        chosen = f"{group}={value}"
+        if leaf == "name" and chosen not in overrides and (CONF / group / f"{value}.yaml").is_file():
+            raise UserError(f"{key}={value}: is a label, and changes nothing else; choose with {chosen}")
 
 
 def refuse_unknown(cfg: DictConfig, schema: type, prefix: str = "") -> None:

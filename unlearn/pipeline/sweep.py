@@ -7,6 +7,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,14 +146,17 @@ def conduct(
     logger.info("%s: %d points, %d done already", folder, len(every), len(every) - len(todo))
     left = list(todo)
     while left:
-        size = at_once or len(left)
+        size, unmet = at_once or len(left), []
         for first in range(0, len(left), size):
             try:
                 returned.append(launch([point.overrides for point in left[first : first + size]], first))
             except Exception as error:  # a worker died, say; what each point left behind tells which
                 logger.error("launcher: %s: %s", type(error).__name__, first_line(error))
+                if isinstance(error, BrokenProcessPool):  # joblib's workers, all of them for one that was killed
+                    unmet += [point for point in left[first : first + size] if not (folder / point.name).exists()]
         # a point that is still unfinished without a lock lost its worker; one with a lock has another sweep's
-        left = [point for point in left if _wait(folder / point.name) and not _told(folder / point.name)]
+        waited = [point for point in left if _wait(folder / point.name) and not _told(folder / point.name)]
+        left = waited + (unmet if len(unmet) < len(left) else [])
     skipped = len(every) - len(todo)
     _table(every, folder, skipped, time.time() - start)
     states = Counter(state_of(folder / point.name) for point in every)

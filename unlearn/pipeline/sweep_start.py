@@ -3,7 +3,9 @@
 import copy
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +15,7 @@ from unlearn.pipeline.sweep import Point, lock
 from unlearn.records.folder import difference, held, write_json
 from unlearn.values.errors import UserError
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
+_ENVIRONMENT = re.compile(rb"oc\.env:(\w+)")
 
 
 def job_of(config: DictConfig) -> DictConfig:
@@ -31,20 +33,24 @@ def job_of(config: DictConfig) -> DictConfig:
     return job
 
 
-def base_of(fixed: Sequence[str]) -> dict[str, Any]:
+def base_of(fixed: Sequence[str], folders: Iterable[Path]) -> dict[str, Any]:
     """Say what the points of a sweep have in common.
 
     Args:
         fixed: overrides that do not vary.
+        folders: that configs are found in.
 
     Returns:
-        A digest of the config files, and these overrides.
+        A digest of the config files and of what they read of the environment, and these overrides.
     """
     digest = hashlib.sha256()
-    for file in sorted(CONF.rglob("*.yaml")):
-        digest.update(file.read_bytes())
-    text = [item for item in sorted(fixed) if item.partition("=")[0].partition(".")[0] != "hydra"]
-    return {"config": digest.hexdigest(), "overrides": text}
+    for file in (file for folder in folders for file in sorted(folder.rglob("*.yaml"))):
+        text = file.read_bytes()
+        digest.update(text)
+        for name in _ENVIRONMENT.findall(text):
+            digest.update(repr(os.environ.get(name.decode())).encode())
+    own = [item for item in sorted(fixed) if item.partition("=")[0].partition(".")[0] != "hydra"]
+    return {"config": digest.hexdigest(), "overrides": own}
 
 
 def noted(folder: Path, base: dict[str, Any]) -> set[str]:
@@ -108,9 +114,11 @@ def check(points: Sequence[Point], folder: Path, composed: Callable[[Point], Dic
     Raises:
         UserError: a value is wrong, or a folder holds another run.
     """
-    from unlearn.pipeline.settings import checked  # brings torch, which a sweep that is done does not need
+    # brings torch, which a sweep that is done does not need
+    from unlearn.pipeline.settings import checked, refuse_labels
 
     for point in covering(points):
+        refuse_labels(point.overrides)
         checked(composed(point))
     for point in points:
         if point.name not in known and held(folder / point.name):

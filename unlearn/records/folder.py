@@ -70,11 +70,8 @@ class RunFolder:
         Returns:
             `summary.json`, or None where it is not there or cannot be read.
         """
-        try:
-            summary = json.loads((self.path / "summary.json").read_bytes())
-        except (OSError, ValueError):
-            return None
-        return summary if isinstance(summary, dict) and summary.get("status") in ("completed", "diverged") else None
+        summary = self.read_json("summary")
+        return summary if summary.get("status") in ("completed", "diverged") else None
 
     def write_config(self, text: str) -> Path:
         """Write the resolved config.
@@ -86,6 +83,21 @@ class RunFolder:
             The path of `config.yaml`.
         """
         return _write(self.path / "config.yaml", text.encode())
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Read a record.
+
+        Args:
+            name: the file's name without `.json`.
+
+        Returns:
+            What it holds; empty where it is not there or cannot be read.
+        """
+        try:
+            found = json.loads((self.path / f"{name}.json").read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def write_json(self, name: str, values: Mapping[str, Any]) -> Path:
         """Write a JSON record; NaN and infinities, which JSON does not have, become null.

@@ -1,6 +1,8 @@
 """Which code made an entry: a hash of its sources and versions of libraries, so that no entry outlives a change."""
 
 import hashlib
+import inspect
+import uuid
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -28,6 +30,25 @@ def code_version(parts: tuple[str, ...], root: Path = PACKAGE) -> str:
             digest.update(file.relative_to(root).as_posix().encode())
             digest.update(file.read_bytes())
     return f"{digest.hexdigest()[:12]} {libraries()}"
+
+
+def source_of(kind: type) -> str | None:
+    """Hash the file of a class that is not ours, which no `code_version` knows.
+
+    Args:
+        kind: such as a method of the user's own.
+
+    Returns:
+        Twelve hexadecimal digits; None for a class of this package. What its file imports is not looked at. Of a class
+        without a file another digest each time, so that nothing is ever taken for its work.
+    """
+    if kind.__module__.partition(".")[0] == PACKAGE.name:
+        return None
+    try:
+        source = Path(inspect.getfile(kind)).read_bytes()
+    except (TypeError, OSError):
+        source = uuid.uuid4().bytes
+    return hashlib.sha256(source).hexdigest()[:12]
 
 
 @cache
