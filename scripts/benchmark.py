@@ -42,6 +42,8 @@ OPTIMIZERS = {  # of the parts floor and products
 # Hessian samples, measured steps, rounds of what is timed in turn, consecutive steps for the products and their samples
 CONFIGS = {"tiny": (32, 2, 1, 3, 32), "small": (32, 4, 3, 50, 512), "full": (512, 3, 3, 50, 512)}
 
+ON_CUDA = 20  # measured steps of `full` there: libraries load in the first two, graphs are captured in the third
+
 
 def arguments(given: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
@@ -77,6 +79,8 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
         choice("--optimizers", name, tuple(OPTIMIZERS))
     choice("--model", asked.model, ("resnet18", "cnn", "mlp", "linear"))
     samples, steps, asked.rounds, row, asked.small_samples = CONFIGS[asked.config]
+    if asked.device == "cuda" and asked.config == "full":
+        steps = ON_CUDA
     defaults = {"samples": samples, "steps": steps, "row": row, "threads": cpu_count()}
     for name, value in defaults.items():
         if getattr(asked, name) is None:

@@ -13,6 +13,7 @@ from curvlinops import HessianLinearOperator
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor, nn
 
+from bench.floor import wait
 from bench.ours import last_two, ready, tight
 from bench.worlds import REFERENCE, World
 from unlearn.curvature.estimators import Lanczos, PowerIteration
@@ -21,6 +22,7 @@ from unlearn.curvature.spectrum import Extreme
 from unlearn.curvature.tracker import Tracker, Warmth
 from unlearn.models.network import clone
 from unlearn.pipeline.prepare import Prepared
+from unlearn.train.arithmetic import passes
 from unlearn.train.hessian import hessian_at
 from unlearn.train.learner import Learner
 
@@ -114,8 +116,12 @@ def one_sigma(world: World, steps: int, samples: int, rounds: int, *more: str) -
     rows: dict[str, Any] = {}
     for _ in range(rounds):
         for name, way in ways.items():
+            wait(prepared.device)
             start = time.perf_counter()
-            value, products = way()
+            with passes(prepared.config.measure.arithmetic, prepared.device):
+                value, products = way()
+            wait(prepared.device)
+            seconds = time.perf_counter() - start
             row = rows.setdefault(name, {"products": products, "error": abs(value / truth - 1), "seconds": []})
-            row["seconds"].append(time.perf_counter() - start)
+            row["seconds"].append(seconds)
     return {"world": world.name, "samples": len(sample.points), "threads": world.threads, "exact": truth, "ways": rows}

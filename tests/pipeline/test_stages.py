@@ -197,6 +197,7 @@ class Impatient(Watch):
             "pretraining.includes_forget=true",
             "measure.krylov=0",
         ],
+        pytest.param(["device=cuda", "model=cnn", "model.norm=batch", "optimizer=momentum"], marks=pytest.mark.gpu),
     ],
 )  # fmt: skip
 def test_a_stopped_run_ends_as_one_never_stopped(tiny, tmp_path, monkeypatch, extra, store):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from unlearn.values.flat import Layout, buffer_distance, combined, distance, gram, norm
+from unlearn.values.flat import CUDA_PIECE, Layout, buffer_distance, combined, distance, gram, norm
 
 
 @pytest.fixture
@@ -95,11 +95,15 @@ def test_buffer_distance_without_buffers_is_zero() -> None:
     assert buffer_distance({"count": torch.tensor(3)}, {"count": torch.tensor(4)}).item() == 0
 
 
-def test_inner_products_and_combinations_of_vectors_in_float64():
+@pytest.mark.parametrize(
+    ("device", "length"), [("cpu", 100_000), pytest.param("cuda", 3 * CUDA_PIECE + 5, marks=pytest.mark.gpu)]
+)
+def test_inner_products_and_combinations_of_vectors_in_float64(device, length):
     stream = torch.Generator().manual_seed(0)
-    rows = torch.randn(3, 100_000, generator=stream)
-    torch.testing.assert_close(gram(list(rows)), rows.double() @ rows.double().T, rtol=1e-12, atol=1e-9)
+    rows = torch.randn(3, length, generator=stream)
+    there = list(rows.to(device))
+    torch.testing.assert_close(gram(there), rows.double() @ rows.double().T, rtol=1e-12, atol=1e-9)
     coefficients = torch.randn(4, 3, generator=stream, dtype=torch.float64)
-    found = combined(coefficients, list(rows))
+    found = combined(coefficients, there)
     assert found.dtype == rows.dtype
-    assert found.equal((coefficients @ rows.double()).float())
+    torch.testing.assert_close(found.cpu(), (coefficients @ rows.double()).float(), rtol=1e-6, atol=1e-7)

@@ -197,7 +197,7 @@ class Pooled(nn.Module):
             Shape (b, width).
         """
         real = tokens != self.pad  # (b, length)
-        longest = int(real.any(dim=0).nonzero().max()) + 1 if real.any() else 1
+        longest = max(int(real.any(dim=0).sum()), 1)  # padding is on the right; one look at a GPU
         tokens, real = tokens[:, :longest], real[:, :longest]
         out = self.encoder(input_ids=tokens, attention_mask=real.long())
         if self.pooling == "pooler":

@@ -94,6 +94,7 @@ class Bound:
     def _compute(self, count: int, step: int, indices: Tensor, inputs: Tensor) -> Tensor:
         # what the penalty says of the weights themselves goes by the flat vector
         point = self.weights.detach().requires_grad_()
+        self.came.clear()  # of a pass that failed half way
         with passes(self.objective.arithmetic, point.device):
             with self.objective.masks(step, self.drops):
                 logits = self.module(inputs).to(point.dtype)
@@ -101,7 +102,6 @@ class Bound:
             loss.backward()
         for name in self.places.keys() - self.came:  # this pass did not use it, another may have
             self.places[name].zero_()
-        self.came.clear()
         if point.grad is not None:
             self.result.add_(point.grad)
         return loss.detach()

@@ -91,6 +91,6 @@ class Replays:
                 loss = compute(indices, inputs)
         except RuntimeError as error:
             self.failed = True
-            logger.info("training steps run without CUDA graphs: %s", first_line(error))
+            logger.warning("training steps run without CUDA graphs: %s", first_line(error))
             return None
         return Captured(graph, indices, inputs, loss)
