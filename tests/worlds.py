@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from unlearn.data.split import Split
 from unlearn.models.network import Network
 from unlearn.penalties import Penalty
-from unlearn.train.learner import Learner, Momentum
+from unlearn.train.learner import SGD, Learner
 from unlearn.train.loop import Recipe
 from unlearn.train.objective import Objective
 from unlearn.values.rates import LearningRate
@@ -66,7 +66,7 @@ def learner(dim=5, seed=1) -> Learner:
 def recipe(objective, *, lr=0.05, batch_size=3, epochs=2, momentum=0.0, weight_decay=0.0, decay="constant", **schedule):
     planned = Schedule(len(objective.split.labels), batch_size, epochs, 0, **schedule)
     rate = LearningRate(lr, decay, planned.total_steps)
-    return Recipe(objective, planned, rate, Momentum(momentum, weight_decay))
+    return Recipe(objective, planned, rate, SGD(momentum, weight_decay))
 
 
 def classifier(*, size=24, classes=3, features=4, seed=0, module=None, penalty=None, **options) -> Objective:

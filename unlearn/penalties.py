@@ -135,7 +135,9 @@ class Penalty:
 
 @dataclass(frozen=True)
 class SDPenalty(Penalty):
-    """The SD loss of the paper: gamma * mean over the batch of std over the logits, with Bessel's correction.
+    """The SD loss: gamma * mean over the batch of std over the logits, with Bessel's correction.
+
+    Source: Thudi, Deza, Chandrasekaran, Papernot 2022, *Unrolling SGD* (arXiv 2109.13398).
 
     Attributes:
         gamma: strength.

@@ -18,8 +18,7 @@ from unlearn.pipeline.prepare import Prepared, prepare
 from unlearn.pipeline.stopwatch import Stopwatch
 from unlearn.train.hessian import hessian_at
 from unlearn.train.learner import Learner
-from unlearn.train.loop import train
-from unlearn.train.recording import Recording, Trained
+from unlearn.train.loop import often, train
 from unlearn.values.errors import UserError
 from unlearn.values.measurement import Measurement
 
@@ -41,13 +40,9 @@ def measured(prepared: Prepared, states: Path | None = None) -> Iterator[dict[st
     seconds = Stopwatch(prepared.device)
     original, retrained = (Learner.fresh(prepared.network, prepared.device) for _ in range(2))
     with seconds("once"):  # the gradient at w_0
-        recording = Recording.start(
-            prepared.recorded, original, prepared.records, prepared.config.training.checkpoint_every
-        )
-    trained = Trained(prepared.recorded, original, retrained, recording, prepared.config.seed)
+        trained = prepared.begin(original, retrained)
     measurer = Measurer(prepared, seconds)
-    every = 50 if prepared.device.type == "cuda" else 1  # as the pipeline looks at losses
-    steps = train(prepared.recorded, [original], [retrained], check_every=(every,))
+    steps = train(prepared.recorded, [original], [retrained], check_every=often(prepared.device))
     while True:
         before = dict(seconds.seconds)
         with seconds("train"):
@@ -55,7 +50,7 @@ def measured(prepared: Prepared, states: Path | None = None) -> Iterator[dict[st
         if step is None:
             return
         with seconds("measure"):
-            recording.observe(step, original)
+            trained.recording.observe(step, original)
             look = measurer.look(step, trained)
             with seconds("unlearn"):
                 unlearned = prepared.method.unlearn(trained)

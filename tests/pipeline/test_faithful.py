@@ -31,7 +31,7 @@ def replay(prepared):
     """M and M' as two modules with an optimiser each, the forgotten batch first; the gradient at w_0 added back."""
     objective = prepared.recorded.objective
     split, draws = objective.split, objective.draws(0)  # drawn once
-    forget = list(prepared.forget.indices)
+    forget = list(prepared.recorded.schedule.forget)
     rest = [i for i in range(len(split)) if i not in forget]
     batches = [torch.tensor(part) for part in (forget, *(rest[i : i + 32] for i in range(0, len(rest), 32)))]
     w_0, m, m_prime = (copy.deepcopy(prepared.network.module) for _ in range(3))

@@ -32,3 +32,11 @@ def test_what_the_store_takes_is_about_what_was_told(tiny, tmp_path, options):
     run(cfg, tmp_path / "run")
     written = sum(file.stat().st_size for file in root.rglob("*") if file.is_file()) / 1e6
     assert plan._megabytes(prepared) == pytest.approx(written, rel=0.25)
+
+
+@pytest.mark.parametrize(
+    "other", ["threads=2", "device=cuda", "arithmetic=bf16", "curvature=power", "measure.hessian_chunk=8", "model=cnn"]
+)
+def test_what_sets_the_pace_is_timed_apart(tiny, other):
+    assert plan._kind(tiny("model=mlp")) != plan._kind(tiny("model=mlp", other))
+    assert plan._kind(tiny("model=mlp", "seed=1")) == plan._kind(tiny("model=mlp"))

@@ -212,7 +212,7 @@ def test_neither_w_0_nor_m_prime_depends_on_what_is_forgotten(tiny, tmp_path, mo
 def test_accuracies_are_those_of_plain_modules_in_eval_mode(tiny, tmp_path):
     cfg = tiny(BATCH_NORM, "forget=class", "training.save_weights=true", "method=finetune", "method.epochs=1")
     summary, prepared = run(cfg, tmp_path), prepare(cfg)
-    data, forget = prepared.data, list(prepared.forget.indices)
+    data, forget = prepared.data, list(prepared.recorded.schedule.forget)
     rest = [point for point in range(96) if point not in forget]
     for name in ("original", "retrained", "unlearned"):
         module = prepared.network.module

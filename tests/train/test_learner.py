@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from unlearn.train.learner import Learner, Momentum
+from unlearn.train.learner import SGD, Learner
 
 
 @pytest.mark.parametrize(("momentum", "weight_decay"), [(0, 0), (0.9, 0), (0, 0.1), (0.9, 0.1)])
@@ -16,7 +16,7 @@ def test_steps_equal_torch_optim_sgd_bit_for_bit(momentum, weight_decay):
         optimizer.param_groups[0]["lr"] = 0.1 / (step + 1)
         theirs.grad = gradient.clone()
         optimizer.step()
-        Momentum(momentum, weight_decay).step_(ours, gradient, 0.1 / (step + 1))
+        SGD(momentum, weight_decay).step_(ours, gradient, 0.1 / (step + 1))
         assert ours.weights.equal(theirs.data)
         assert ours.gradient.equal(gradient)
 

@@ -89,9 +89,12 @@ def test_dropout_masks_depend_on_the_step_alone():
 
 @pytest.mark.parametrize(("augment", "same"), [("each_epoch", False), ("once", True)])
 def test_augmentation_is_drawn_anew_or_once(augment, same):
-    objective = classifier(augmentation=Augmentation("crop_flip"), augment=augment)
-    assert objective.draws(0).top.equal(objective.draws(0).top)
-    assert objective.draws(0).top.equal(objective.draws(1).top) == same
+    objective, other = (classifier(augmentation=Augmentation("crop_flip"), augment=augment) for _ in range(2))
+    first = objective.draws(0)
+    assert objective.draws(0) is first  # what a step asks for is not drawn at each step
+    assert first.top.equal(objective.draws(1).top) == same
+    assert objective.draws(0).top.equal(first.top)
+    assert other.draws(0).top.equal(first.top)
 
 
 def test_augmentation_off_draws_nothing():

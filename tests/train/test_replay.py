@@ -10,7 +10,7 @@ from tests.worlds import classifier
 from unlearn.models.network import Network
 from unlearn.penalties import L2Penalty, SDPenalty
 from unlearn.train import replay
-from unlearn.train.learner import Learner, Momentum
+from unlearn.train.learner import SGD, Learner
 from unlearn.train.loop import Recipe, train
 from unlearn.train.replay import MOST, Replays
 from unlearn.values.rates import LearningRate
@@ -29,7 +29,7 @@ def trained(forget, unit, arithmetic, penalty):
     objective = replace(objective, network=network, split=objective.split.to(CUDA))
     objective = replace(objective, split=replace(objective.split, inputs=objective.split.inputs.float()))
     schedule = Schedule(size=24, batch_size=7, epochs=12, seed=0, forget=forget, unit=unit)
-    recipe = Recipe(objective, schedule, LearningRate(0.05, "cosine", schedule.total_steps), Momentum(0.9, 1e-3))
+    recipe = Recipe(objective, schedule, LearningRate(0.05, "cosine", schedule.total_steps), SGD(0.9, 1e-3))
     learners = [Learner.fresh(network, CUDA) for _ in range(2)]
     losses = [learners[0].loss.item() for _ in train(recipe, learners[:1], learners[1:])]
     return [torch.cat([each.weights, each.buffers["2.running_var"]]) for each in learners], losses

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from unlearn.values.errors import UserError
-from unlearn.values.schedule import ORDERS, Schedule, batch_at
+from unlearn.values.schedule import ORDERS, Schedule
 
 
 def flat(schedule, epoch=0):
@@ -37,7 +37,7 @@ def test_equal_schedules_have_equal_fingerprints_and_others_do_not():
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("position", [0, 2, 3])  # 3: the short one
 def test_a_forgotten_batch_stays_together_at_its_place(order, placement, position):
-    forget = batch_at(11, 3, 0, order, position)
+    forget = tuple(sorted(Schedule(11, 3, 1, 0, order).epoch(0)[position].indices.tolist()))
     schedule = Schedule(11, 3, 3, 0, order, placement, forget=forget, unit=position)
     for epoch in range(3):
         batches = list(schedule.epoch(epoch))
@@ -50,8 +50,8 @@ def test_a_forgotten_batch_stays_together_at_its_place(order, placement, positio
 
 
 def test_the_retained_points_keep_their_order_when_the_forgotten_batch_comes_first():
-    forget = batch_at(12, 3, 0, "as_stored", 2)
-    assert flat(Schedule(12, 3, 1, 0, "as_stored", "first", forget=forget, unit=2)) == [6, 7, 8, *range(6), 9, 10, 11]
+    schedule = Schedule(12, 3, 1, 0, "as_stored", "first", forget=(6, 7, 8), unit=2)
+    assert flat(schedule) == [6, 7, 8, *range(6), 9, 10, 11]
 
 
 def test_scattered_points_are_taken_out_of_their_batches():

@@ -61,11 +61,6 @@ class Krylov:
         """Operator products so far."""
         return len(self.diagonal)
 
-    @property
-    def outside(self) -> Tensor | None:
-        """The unit vector of what the last product had outside the basis; None where there was nothing."""
-        return self._next
-
     def expand(self, operator: Operator) -> None:
         """Spend one product. Does nothing more once the space is exhausted.
 

@@ -18,8 +18,9 @@ The recursion is that of Hara et al. 2019 and of Hessian-free recollection (arXi
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -259,8 +260,8 @@ def _carry(
     d: np.ndarray, u: np.ndarray, pull_at: Callable[[float], np.ndarray], flow: Flow, start: int, stop: int
 ) -> tuple[np.ndarray, np.ndarray]:
     mu = flow.momentum
-    for lr, count in _runs(flow.rates[start - flow.start : stop - flow.start]):
-        pull = pull_at(lr)
+    for lr, run in groupby(flow.rates[start - flow.start : stop - flow.start]):  # a constant rate costs one power
+        count, pull = len(list(run)), pull_at(lr)
         if mu == 0:
             d = d * (1 - lr * pull) ** count
             continue
@@ -268,17 +269,3 @@ def _carry(
         powers = np.linalg.matrix_power(np.array(rows).transpose(2, 0, 1), count)  # (k, 2, 2)
         d, u = np.einsum("kij,jkp->ikp", powers, np.stack([d, u]))
     return d, u
-
-
-def _runs(rates: Sequence[float]) -> Iterator[tuple[float, int]]:
-    """Count equal learning rates that follow each other, so that a constant rate costs one power."""
-    run: tuple[float, int] | None = None
-    for lr in rates:
-        if run is not None and run[0] == lr:
-            run = (lr, run[1] + 1)
-            continue
-        if run is not None:
-            yield run
-        run = (lr, 1)
-    if run is not None:
-        yield run

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from unlearn.values.errors import UserError, first_line
-from unlearn.values.schedule import batch_at
+from unlearn.values.schedule import Schedule
 from unlearn.values.streams import generator
 
 
@@ -49,6 +49,11 @@ class Forget:
 
 class ForgetSet(Protocol):
     """A choice of the config group `forget`."""
+
+    @property
+    def name(self) -> str:
+        """What the run's records call it."""
+        ...
 
     def select(self, context: Context) -> Forget:
         """Choose the points."""
@@ -97,8 +102,9 @@ class BatchForget:
         Raises:
             UserError: the epoch has no such batch, or no other.
         """
-        full, rest = divmod(len(context.labels), context.batch_size)
-        batches = full + (rest > 0 and not context.drop_last)
+        size = len(context.labels)
+        plain = Schedule(size, context.batch_size, 1, context.seed, context.order, drop_last=context.drop_last)
+        batches = plain.steps_per_epoch
         named = {"first": 0, "last": batches - 1}
         if self.position in named:
             place = named[self.position]
@@ -113,8 +119,7 @@ class BatchForget:
                 ) from None
         if not 0 <= place < batches:
             raise UserError(f"forget.position={place}: an epoch has {batches} batches, 0 to {batches - 1}")
-        size = len(context.labels)
-        points = batch_at(size, context.batch_size, context.seed, context.order, place)
+        points = tuple(plain.epoch(0)[place].indices.tolist())
         return Forget(checked(points, size, "forget=batch"), place)
 
 

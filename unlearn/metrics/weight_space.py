@@ -1,5 +1,9 @@
 """The unlearning errors: proxies for the verification error that need no retraining.
 
+Sources: the paper is Thudi, Deza, Chandrasekaran, Papernot 2022, *Unrolling SGD* (arXiv 2109.13398); the code is
+cleverhans-lab/unrolling-sgd at commit 49e001f, `Unlearning/correlation_verification.py`. `unrolled` is ours: unrolling
+takes eta times the average gradient for norm(w_t - w_0) / t, which is the average step already.
+
 All take eta (`lr`), t (`steps`), the distance norm(w_t - w_0) and a singular value `sigma` of the Hessian. At fixed lr
 the first and the last are proportional; across learning rates they are not, and only the last has the unit of a weight.
 """

@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import nn
@@ -22,10 +21,7 @@ class ModelSpec(ABC):
     Attributes:
         name: what the run's records call it.
         weights: a file of weights to start from (see `unlearn.models.weights`); None starts from the seed.
-        reads: what the inputs must be made of: `numbers`, such as images, or `texts`.
     """
-
-    reads: ClassVar[str] = "numbers"
 
     name: str
     weights: str | None

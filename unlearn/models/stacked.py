@@ -1,7 +1,6 @@
 """One network at many weights: each row of a matrix of weights is a network of its own, with inputs of its own."""
 
 from dataclasses import dataclass
-from threading import Lock
 
 import torch
 from torch import Tensor
@@ -21,12 +20,10 @@ class StackedNetwork:
     Attributes:
         network: the function that all rows share.
         dense: the layers where it is such a chain; else None.
-        lock: of the shared module, which a pass through it changes and restores.
     """
 
     network: Network
     dense: Chain | None
-    lock: Lock
 
     @classmethod
     def of(cls, network: Network) -> "StackedNetwork":
@@ -38,7 +35,7 @@ class StackedNetwork:
         Returns:
             The same function for many rows.
         """
-        return cls(network, Chain.of(network), Lock())
+        return cls(network, Chain.of(network))
 
     def parts(self, weights: Tensor) -> list[Tensor]:
         """Look at rows of weights as parameters.
@@ -67,9 +64,8 @@ class StackedNetwork:
         """
         if self.dense is not None:
             return self.dense.forward(parts, inputs).logits
-        with self.lock:
-            self.network.module.train()
-            out: Tensor = torch.func.vmap(self._one)(parts, inputs)
+        self.network.module.train()
+        out: Tensor = torch.func.vmap(self._one)(parts, inputs)
         return out.mT
 
     def _one(self, parts: list[Tensor], inputs: Tensor) -> Tensor:

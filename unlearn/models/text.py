@@ -1,9 +1,7 @@
 """What the models that read texts have in common: an encoder, and how it is used."""
 
-from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 from unlearn.models import encoder
 from unlearn.models.spec import ModelSpec
@@ -24,16 +22,9 @@ class TextModel(ModelSpec):
     pooling: str
     max_length: int
 
-    reads: ClassVar[str] = "texts"
-
     def __post_init__(self) -> None:
         choice("model.pooling", self.pooling, encoder.POOLINGS)
         at_least("model.max_length", self.max_length, 3)
-
-    @property
-    @abstractmethod
-    def frozen(self) -> bool:
-        """Whether the network sees features that the encoder computed once, not token ids."""
 
     def folder(self) -> Path:
         """Find the encoder.

@@ -29,11 +29,6 @@ class TextFinetune(TextModel):
             if value is not None:
                 fraction(f"model.{key}", value)
 
-    @property
-    def frozen(self) -> bool:
-        """The encoder is trained."""
-        return False
-
     def _module(self, shape: torch.Size, num_classes: int) -> nn.Module:
         folder = self.folder()
         pooled = encoder.load(folder, self.pooling, encoder.Tokenizer.of(folder).pad)

@@ -26,10 +26,5 @@ class TextLinear(TextModel):
         super().__post_init__()
         at_least("model.batch_size", self.batch_size, 1)
 
-    @property
-    def frozen(self) -> bool:
-        """The encoder is not trained."""
-        return True
-
     def _module(self, shape: torch.Size, num_classes: int) -> nn.Module:
         return nn.Sequential(nn.Flatten(), nn.Linear(prod(shape), num_classes))

@@ -23,7 +23,7 @@ from unlearn.pipeline.stopwatch import Stopwatch
 from unlearn.records.folder import RunFolder, taken
 from unlearn.train.learner import Learner
 from unlearn.train.loop import Step
-from unlearn.train.recording import Recording, Trained
+from unlearn.train.recording import Trained
 from unlearn.train.stack import Row, train_stacked
 from unlearn.values.errors import Diverged
 from unlearn.values.measurement import Measurement
@@ -138,14 +138,9 @@ def _pretrain(points: Sequence[StackedPoint], seconds: Stopwatch, *, shown: bool
                 _fail(owners, {row: error.in_pretraining() for row, error in step.failed.items()})
                 advance(step.steps[0].taken)
     for point, original, second in zip(points, originals, retrained, strict=True):
-        prepared, w_0 = point.prepared, original if second is None else second
-        start = Learner.start(original.weights, {})
-        recording = Recording.start(
-            prepared.recorded, start, prepared.records, prepared.config.training.checkpoint_every
-        )
-        twin = Learner.start(w_0.weights, {})
-        point.trained = Trained(prepared.recorded, start, twin, recording, prepared.config.seed)
-        point.measurer = StackMeasurer(prepared, point.outcome.seconds)
+        w_0 = original if second is None else second
+        point.trained = point.prepared.begin(Learner.start(original.weights, {}), Learner.start(w_0.weights, {}))
+        point.measurer = StackMeasurer(point.prepared, point.outcome.seconds)
 
 
 def _train(points: Sequence[StackedPoint], seconds: Stopwatch, *, shown: bool) -> None:

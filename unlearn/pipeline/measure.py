@@ -147,9 +147,7 @@ class Measurer:
         if not len(prepared.sample.points):
             return Sigma()
         weights = original.weights
-        # drawn where it is used: sigma does not hang on it, and a CPU would take longer to draw it than CUDA to use it
-        stream = generator(prepared.config.seed, "probe", step, device=weights.device)
-        probe = torch.randn(len(weights), generator=stream, dtype=weights.dtype, device=weights.device)
+        probe = probe_at(prepared.config.seed, step, weights)
         operator = hessian_at(prepared.recorded.objective, original, prepared.sample)
         try:
             with passes(prepared.config.measure.arithmetic, weights.device):
@@ -178,6 +176,22 @@ class Measurer:
         ahead = forecast(recording, original, along, products)
         recording.carried = ahead.carried
         return ahead
+
+
+def probe_at(seed: int, step: int, weights: Tensor) -> Tensor:
+    """Draw the random direction in which a step's sigma is looked for as well.
+
+    Args:
+        seed: the run's seed.
+        step: steps taken.
+        weights: gives shape, type and device. Drawn where it is used: sigma does not hang on it, and a CPU would take
+            longer to draw it than CUDA to use it.
+
+    Returns:
+        Shape (dim,).
+    """
+    stream = generator(seed, "probe", step, device=weights.device)
+    return torch.randn(len(weights), generator=stream, dtype=weights.dtype, device=weights.device)
 
 
 def _too_large(sample: Sample, has_buffers: bool, device: torch.device) -> str:

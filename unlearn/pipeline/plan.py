@@ -24,11 +24,17 @@ from unlearn.pipeline.stopwatch import Stopwatch
 from unlearn.store.entries import key_of
 from unlearn.train.learner import Learner
 from unlearn.train.loop import train
-from unlearn.train.recording import Recording, Trained
 from unlearn.values.beside import BESIDE
 
 STEPS = 12  # timed; the first two, in which libraries warm up, do not count
-SIZES = ("dataset", "model", "device", "threads")  # points that agree on these take steps of one length
+PACES = (
+    "dataset",
+    "model",
+    "device",
+    "threads",
+    "arithmetic",
+    "curvature",
+)  # points that agree on these take steps of one length
 
 
 @dataclass(frozen=True)
@@ -120,15 +126,12 @@ def pace(job: DictConfig) -> Pace:
     settle(prepared)
     original = Learner.fresh(prepared.network, prepared.device)
     retrained = Learner.start(original.weights, original.buffers)
-    recording = Recording.start(
-        prepared.recorded, original, prepared.records, prepared.config.training.checkpoint_every
-    )
-    trained = Trained(prepared.recorded, original, retrained, recording, prepared.config.seed)
+    trained = prepared.begin(original, retrained)
     measurer = Measurer(prepared, Stopwatch(prepared.device))
     begun = time.perf_counter() - start
     stamps, looks = [time.perf_counter()], []
     for step in train(prepared.recorded, [original], [retrained]):
-        recording.observe(step, original)
+        trained.recording.observe(step, original)
         stamps.append(time.perf_counter())
         if step.taken in (1, 2, STEPS):
             measurer.look(step, trained)
@@ -174,8 +177,9 @@ def _megabytes(prepared: Prepared) -> float:
 
 
 def _kind(job: DictConfig) -> str:
-    parts = {key: OmegaConf.to_container(job[key], resolve=True) for key in SIZES if OmegaConf.is_config(job[key])}
-    parts |= {"batch": job.training.batch_size, "samples": job.measure.hessian_samples, "krylov": job.measure.krylov}
+    settings = cast(dict[str, Any], OmegaConf.to_container(job, resolve=True))
+    measure = {key: settings["measure"][key] for key in ("arithmetic", "hessian_samples", "hessian_chunk", "krylov")}
+    parts = {**{key: settings[key] for key in PACES}, **measure, "batch": settings["training"]["batch_size"]}
     return json.dumps(parts, sort_keys=True, default=str)
 
 

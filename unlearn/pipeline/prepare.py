@@ -23,9 +23,10 @@ from unlearn.pipeline.encode import encode
 from unlearn.pipeline.settings import checked
 from unlearn.train.arithmetic import check_arithmetic, memory_format
 from unlearn.train.hessian import Sample, chunk_for, sample_points
-from unlearn.train.learner import Momentum
+from unlearn.train.learner import SGD, Learner
 from unlearn.train.loop import Recipe
 from unlearn.train.objective import Objective
+from unlearn.train.recording import Recording, Trained
 from unlearn.values.errors import UserError, first_line
 from unlearn.values.rates import LearningRate
 from unlearn.values.schedule import Schedule
@@ -45,7 +46,6 @@ class Prepared:
         device: where it runs.
         data: on the device.
         model: the network's settings.
-        forget: the forget set.
         pretraining: recipe of the phase that gives w_0, or None.
         recorded: recipe of the phase in which M and M' train in step.
         method: the unlearning method.
@@ -60,7 +60,6 @@ class Prepared:
     device: torch.device
     data: Data
     model: ModelSpec
-    forget: Forget
     pretraining: Recipe | None
     recorded: Recipe
     method: Method
@@ -73,6 +72,20 @@ class Prepared:
     def network(self) -> Network:
         """The network that all models share."""
         return self.recorded.objective.network
+
+    def begin(self, original: Learner, retrained: Learner) -> Trained:
+        """Begin the recorded phase.
+
+        Args:
+            original: M at w_0.
+            retrained: M' at its start.
+
+        Returns:
+            Both, and a recording of nothing.
+        """
+        every = self.config.training.checkpoint_every
+        recording = Recording.start(self.recorded, original, self.records, every)
+        return Trained(self.recorded, original, retrained, recording, self.config.seed)
 
 
 def prepare(cfg: DictConfig, data: Data | None = None, make: Callable[[Any, str], Any] = build) -> Prepared:
@@ -95,8 +108,8 @@ def prepare(cfg: DictConfig, data: Data | None = None, make: Callable[[Any, str]
     check_arithmetic("arithmetic", config.arithmetic, device)
     check_arithmetic("measure.arithmetic", config.measure.arithmetic, device, ("float32", "tf32"))
     if data is None:
-        loaded = parts["dataset"].load(config.seed)
-        data = encode(loaded, parts["dataset"].name, parts["model"], feature_folder(config.store), device)
+        loaded = parts.dataset.load(config.seed)
+        data = encode(loaded, parts.dataset.name, parts.model, feature_folder(config.store), device)
     for key, phase in (("pretraining", config.pretraining), ("training", config.training)):
         if phase.epochs and not 1 <= phase.batch_size <= len(data.train):
             limits = f"must lie between 1 and the {len(data.train)} training points"
@@ -104,20 +117,20 @@ def prepare(cfg: DictConfig, data: Data | None = None, make: Callable[[Any, str]
     context = Context(
         data.train.labels, config.training.batch_size, config.schedule.order, config.schedule.drop_last, config.seed
     )
-    forget = parts["forget"].select(context)
+    forget = parts.forget.select(context)
     schedule = _schedule(config, forget, len(data.train))
     if forget.indices and not any(batch.is_visit for batch in schedule.batches()):
         told = "no forgotten point is in the %d recorded steps (max_steps, drop_last): M' takes every step that M takes"
         logger.warning(told, schedule.total_steps)
-    if parts["model"].weights is not None and config.pretraining.epochs:
+    if parts.model.weights is not None and config.pretraining.epochs:
         logger.warning("model.weights: pretraining goes on from there; pretraining.epochs=0 makes the file w_0")
-    module = parts["model"].build(data.train.shape, data.num_classes, config.seed)
+    module = parts.model.build(data.train.shape, data.num_classes, config.seed)
     data = data.to(device)
     objective = Objective(
-        Network.of(module.to(device, memory_format=memory_format(config.arithmetic, device))),
+        Network.of(module.to(device).to(memory_format=memory_format(config.arithmetic, device))),
         data.train,
-        parts["penalty"],
-        parts["dataset"].augment,
+        parts.penalty,
+        parts.dataset.augment,
         config.schedule.augmentation,
         config.retrain.renormalise,
         config.seed,
@@ -129,7 +142,7 @@ def prepare(cfg: DictConfig, data: Data | None = None, make: Callable[[Any, str]
         schedules["pretraining.batch_size"] = pretraining.schedule
     _check_batches_of_one(objective, sample, schedules)
     dim = objective.network.layout.dim
-    if isinstance(parts["curvature"], Dense) and dim > DENSE and config.measure.hessian_samples:
+    if isinstance(parts.curvature, Dense) and dim > DENSE and config.measure.hessian_samples:
         raise UserError(f"curvature=dense: writes out a matrix of {dim} x {dim}; up to {DENSE} weights, else lanczos")
     modes = config.conventions.eval_after_measuring and (objective.drops or objective.network.initial_buffers())
     if modes and config.measure.krylov and config.measure.hessian_samples:
@@ -140,21 +153,20 @@ def prepare(cfg: DictConfig, data: Data | None = None, make: Callable[[Any, str]
     optimizer = config.optimizer
     return Prepared(
         config=config,
-        names={key: parts[key].name for key in ("dataset", "model", "penalty", "forget", "method")},
+        names={key: getattr(parts, key).name for key in ("dataset", "model", "penalty", "forget", "method")},
         device=device,
         data=data,
-        model=parts["model"],
-        forget=forget,
+        model=parts.model,
         pretraining=pretraining,
         recorded=Recipe(
             objective,
             schedule,
             LearningRate(optimizer.lr, optimizer.decay, schedule.total_steps),
-            Momentum(optimizer.momentum, optimizer.weight_decay),
+            SGD(optimizer.momentum, optimizer.weight_decay),
         ),
-        method=parts["method"],
+        method=parts.method,
         records=settings.records,
-        tracker=Tracker(parts["curvature"], Warmth(**vars(config.measure.warm))),
+        tracker=Tracker(parts.curvature, Warmth(**vars(config.measure.warm))),
         sample=sample,
         logger=settings.logger,
     )
@@ -234,7 +246,7 @@ def _pretraining(config: Config, objective: Objective, forget: Forget) -> Recipe
         replace(objective, augment=settings.augmentation, renormalise="remaining", seed=seed),
         schedule,
         LearningRate(settings.lr, settings.decay, schedule.total_steps),
-        Momentum(settings.momentum, settings.weight_decay),
+        SGD(settings.momentum, settings.weight_decay),
     )
 
 

@@ -232,9 +232,7 @@ def evaluate(prepared: Prepared, weights: Tensor, buffers: Buffers) -> dict[str,
     Returns:
         Accuracy on `retain`, `forget` and `test`, in [0, 1]; None for an empty set.
     """
-    data = prepared.data
-    is_forgotten = torch.zeros(len(data.train), dtype=torch.bool)
-    is_forgotten[list(prepared.forget.indices)] = True
+    data, is_forgotten = prepared.data, prepared.recorded.schedule.forgotten
     sets = {
         "retain": (data.train, (~is_forgotten).nonzero().flatten()),
         "forget": (data.train, is_forgotten.nonzero().flatten()),

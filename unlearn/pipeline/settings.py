@@ -7,9 +7,14 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from unlearn.curvature.estimators import Estimator
 from unlearn.curvature.tracker import Warmth
+from unlearn.data.forget import ForgetSet
+from unlearn.data.split import Dataset
 from unlearn.log.wandb_sink import WandbSettings
 from unlearn.methods.method import Method
+from unlearn.models.spec import ModelSpec
+from unlearn.penalties import Penalty
 from unlearn.pipeline.build import build
 from unlearn.pipeline.config import CONF, Config
 from unlearn.train.arithmetic import ARITHMETICS
@@ -20,7 +25,30 @@ from unlearn.values.rates import LearningRate
 from unlearn.values.schedule import ORDERS, PLACEMENTS
 
 SHARED = frozenset({"initial_gradient", "updates", "visits"})  # what most methods need
-GROUPS = ("dataset", "model", "penalty", "forget", "method", "curvature")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the config groups describe, each built by its `_target_`.
+
+    Attributes:
+        dataset: loads the data.
+        model: builds the network.
+        penalty: added to the cross-entropy.
+        forget: chooses the forget set.
+        method: gives M''.
+        curvature: finds sigma from nothing.
+    """
+
+    dataset: Dataset
+    model: ModelSpec
+    penalty: Penalty
+    forget: ForgetSet
+    method: Method
+    curvature: Estimator
+
+
+GROUPS = tuple(part.name for part in fields(Parts))
 
 
 @dataclass(frozen=True)
@@ -29,13 +57,13 @@ class Settings:
 
     Attributes:
         config: as plain types in a schema.
-        parts: what each of the `GROUPS` describes.
+        parts: of the run.
         logger: settings of W&B.
         records: what training keeps.
     """
 
     config: Config
-    parts: dict[str, Any]
+    parts: Parts
     logger: WandbSettings
     records: frozenset[str]
 
@@ -58,10 +86,10 @@ def checked(cfg: DictConfig, make: Callable[[Any, str], Any] = build) -> Setting
     if unset:
         raise UserError(f"{unset[0]}: must be set")
     config = cast(Config, OmegaConf.to_object(cfg))
-    parts = {key: make(cfg[key], key) for key in GROUPS}
+    parts = Parts(**{key: make(cfg[key], key) for key in GROUPS})
     logger = make(cfg.logger, "logger")
     _check(config)
-    records = _records(cfg.training.record, parts["method"], shared=config.store.enabled)
+    records = _records(cfg.training.record, parts.method, shared=config.store.enabled)
     if config.measure.krylov and config.measure.hessian_samples:
         records |= {"carried"}
     return Settings(config, parts, logger, records)

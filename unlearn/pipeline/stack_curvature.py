@@ -11,7 +11,7 @@ from unlearn.curvature.estimators import Lanczos
 from unlearn.curvature.lockstep import lockstep
 from unlearn.pipeline.config import Measure
 from unlearn.pipeline.forecast import Forecast
-from unlearn.pipeline.measure import Measurer, Sigma
+from unlearn.pipeline.measure import Measurer, Sigma, probe_at
 from unlearn.pipeline.prepare import Prepared
 from unlearn.pipeline.stack_forecast import stacked_forecasts
 from unlearn.pipeline.stopwatch import Stopwatch
@@ -19,7 +19,6 @@ from unlearn.train.learner import Learner
 from unlearn.train.recording import Trained
 from unlearn.train.stack_objective import StackedObjective
 from unlearn.values.errors import Diverged, NotFinite
-from unlearn.values.streams import generator
 
 CHUNK = 16  # points whose products go in lockstep: fewer leave most of the time to Python, more a processor's cache
 
@@ -89,7 +88,9 @@ class _Chunk:
         for k in rows:
             tracker = self.points[k].prepared.tracker
             assert isinstance(tracker.estimator, Lanczos)  # others do not fuse
-            searches[k] = tracker.search(tracker.estimator, _probe(self.points[k], step))
+            searches[k] = tracker.search(
+                tracker.estimator, probe_at(self.points[k].prepared.config.seed, step, weights[k])
+            )
         for k, extreme in lockstep(searches, hessian, weights).items():
             measurer = cast(StackMeasurer, self.points[k].measurer)
             measurer.finite = extreme is not None
@@ -159,9 +160,3 @@ class StackCurvature:
             with seconds("forecast"):
                 for chunk in self.chunks:
                     chunk.forecasts()
-
-
-def _probe(point: Measured, step: int) -> Tensor:
-    like = cast(Trained, point.trained).original.weights
-    stream = generator(point.prepared.config.seed, "probe", step)
-    return torch.randn(len(like), generator=stream, dtype=like.dtype)

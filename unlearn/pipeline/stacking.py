@@ -7,7 +7,6 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from torch import nn
 
 from unlearn.curvature.estimators import Lanczos
 from unlearn.data.split import Data
@@ -83,18 +82,18 @@ def why_not(prepared: Prepared) -> str | None:
     Returns:
         Half a sentence, or None where it can.
     """
-    network, modules = prepared.network, list(prepared.network.module.modules())
+    network, objective = prepared.network, prepared.recorded.objective
     if prepared.config.arithmetic != "float32":
         return f"it trains in {prepared.config.arithmetic}, stacks in float32"
     if prepared.device.type != "cpu":
         return f"it runs on {prepared.device}, stacks on the CPU"
     if network.initial_buffers():
         return "its network has buffers (BatchNorm), which a stack does not keep"
-    if any(isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0 for module in modules):
+    if objective.drops:
         return "its network has dropout"
     if network.layout.dim >= SMALL:
         return f"its network has {network.layout.dim} weights; from {SMALL} on a stack brings nothing"
-    if prepared.recorded.objective.draws(0) is not None:
+    if objective.draws(0) is not None:
         return "its inputs are augmented"
     if prepared.pretraining is not None and prepared.pretraining.objective.draws(0) is not None:
         return "its inputs are augmented in pretraining"

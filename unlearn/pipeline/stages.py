@@ -16,7 +16,7 @@ from unlearn.store.entries import Alone, Slot, Store
 from unlearn.train.carried import Carried
 from unlearn.train.checkpointed import Checkpointed
 from unlearn.train.learner import Learner
-from unlearn.train.loop import Recipe, Step, train
+from unlearn.train.loop import often, train
 from unlearn.train.recording import Recording, Trained
 from unlearn.train.visits import Group, Visits
 from unlearn.values.errors import Diverged
@@ -103,7 +103,7 @@ def initial(job: Job) -> tuple[Learner, Learner]:
         else:
             taken, learners = state["taken"], unpack(state["learners"], KINDS)
         on_all, on_kept = (learners[:1], learners[1:]) if whole else ([], learners)
-        steps = _steps(recipe, on_all, on_kept, taken, prepared)
+        steps = train(recipe, on_all, on_kept, check_every=often(prepared.device), start=taken)
         with job.seconds("pretrain"), report.progress("pretraining", recipe.schedule.total_steps) as advance:
             try:
                 for step in steps:
@@ -193,11 +193,7 @@ class _Phase:
     @classmethod
     def start(cls, job: Job) -> "_Phase":
         prepared = job.prepared
-        original, retrained = initial(job)
-        every = prepared.config.training.checkpoint_every
-        recording = Recording.start(prepared.recorded, original, prepared.records, every)
-        trained = Trained(prepared.recorded, original, retrained, recording, prepared.config.seed)
-        return cls(job, trained, Measurer(prepared, job.seconds), [])
+        return cls(job, prepared.begin(*initial(job)), Measurer(prepared, job.seconds), [])
 
     @classmethod
     def resume(cls, job: Job, slot: Slot) -> "_Phase | None":
@@ -226,7 +222,8 @@ class _Phase:
         job, prepared, trained = self.job, self.job.prepared, self.trained
         recipe, every = prepared.recorded, prepared.config.measure.every
         last = recipe.schedule.total_steps
-        steps = _steps(recipe, [trained.original], [trained.retrained], self.taken, prepared, every)
+        looked = often(prepared.device, every)
+        steps = train(recipe, [trained.original], [trained.retrained], check_every=looked, start=self.taken)
         with report.progress("training M and M'", last) as advance:
             while True:
                 with job.seconds("train"):  # up to where something is due: reading the clock waits for a GPU
@@ -284,11 +281,3 @@ def _view(trained: Trained) -> dict[str, Any]:
 def _trained(prepared: Prepared, view: dict[str, Any]) -> Trained:
     parts = unpack(view, KINDS, recipe=prepared.recorded)
     return Trained(prepared.recorded, **parts, seed=prepared.config.seed)
-
-
-def _steps(
-    recipe: Recipe, on_all: list[Learner], on_kept: list[Learner], start: int, prepared: Prepared, *measured: int
-) -> Iterator[Step]:
-    # looking at a loss waits for a GPU, as measuring does
-    often = 50 if prepared.device.type == "cuda" else 1
-    return train(recipe, on_all, on_kept, check_every=(often, *measured), start=start)

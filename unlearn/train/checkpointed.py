@@ -19,7 +19,7 @@ class Checkpointed:
         checkpoint: the newest.
         plain: sum over visits of lr times the visit's gradient, shape (dim,).
         settled: sum over visits s of sum_i lr_i mu^(i-s) times its gradient, i from s to just before the newest visit.
-        carried: sum over visits s of mu^(n-s) times its gradient, n the newest visit.
+        decayed: sum over visits s of mu^(n-s) times its gradient, n the newest visit.
         due: sum_{i=n..t} lr_i mu^(i-n).
         fade: mu^(t-n).
         of_first_pass: the gradient of the whole first pass at the checkpoint; None where it was not needed there.
@@ -29,7 +29,7 @@ class Checkpointed:
     checkpoint: Learner
     plain: Tensor
     settled: Tensor
-    carried: Tensor
+    decayed: Tensor
     due: float = 0.0
     fade: float = 1.0
     of_first_pass: Tensor | None = None
@@ -45,8 +45,8 @@ class Checkpointed:
         Returns:
             Nothing to add back.
         """
-        plain, settled, carried = (torch.zeros_like(initial.weights) for _ in range(3))
-        return cls(recipe, initial, plain, settled, carried)
+        plain, settled, decayed = (torch.zeros_like(initial.weights) for _ in range(3))
+        return cls(recipe, initial, plain, settled, decayed)
 
     def move(self, original: Learner) -> None:
         """Make M, as it is now, the checkpoint.
@@ -86,12 +86,12 @@ class Checkpointed:
         self.fade *= self.recipe.optimizer.momentum
         if gradient is not None:
             self.plain.add_(gradient, alpha=lr)
-            self.settled.add_(self.carried, alpha=self.due)
-            self.carried.mul_(self.fade).add_(gradient)
+            self.settled.add_(self.decayed, alpha=self.due)
+            self.decayed.mul_(self.fade).add_(gradient)
             self.due, self.fade = 0.0, 1.0
         self.due += lr * self.fade
 
     @property
     def momentum_aware(self) -> Tensor:
         """As `plain`, with the effect that momentum has given to each visit by now, shape (dim,)."""
-        return self.settled.add(self.carried, alpha=self.due)
+        return self.settled.add(self.decayed, alpha=self.due)

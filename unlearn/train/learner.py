@@ -20,6 +20,7 @@ class Learner:
             into the same memory, and without momentum into that of the velocity.
         loss: of the last step, a scalar tensor; None before the first step.
         train_mode: whether forward passes are in train mode (the reference code leaves it by mistake).
+        pulled: memory for gradient plus weight decay; None before the first step, and without decay.
     """
 
     weights: Tensor
@@ -28,7 +29,7 @@ class Learner:
     gradient: Tensor | None = None
     loss: Tensor | None = None
     train_mode: bool = True
-    _pull: Tensor | None = None
+    pulled: Tensor | None = None
 
     @classmethod
     def start(cls, weights: Tensor, buffers: Buffers) -> "Learner":
@@ -59,7 +60,7 @@ class Learner:
 
 
 @dataclass(frozen=True)
-class Momentum:
+class SGD:
     """The optimiser: v <- mu v + (g + lambda w);  w <- w - eta v, as torch.optim.SGD does it.
 
     Attributes:
@@ -81,9 +82,9 @@ class Momentum:
         learner.gradient = gradient
         pull = gradient
         if self.weight_decay:
-            if learner._pull is None:
-                learner._pull = torch.empty_like(gradient)
-            pull = torch.add(gradient, learner.weights, alpha=self.weight_decay, out=learner._pull)
+            if learner.pulled is None:
+                learner.pulled = torch.empty_like(gradient)
+            pull = torch.add(gradient, learner.weights, alpha=self.weight_decay, out=learner.pulled)
         if self.momentum:
             learner.velocity.mul_(self.momentum).add_(pull)
         else:

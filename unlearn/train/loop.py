@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from unlearn.models.network import clone
-from unlearn.train.learner import Learner, Momentum
+from unlearn.train.learner import SGD, Learner
 from unlearn.train.objective import Objective
 from unlearn.values.errors import Diverged
 from unlearn.values.rates import LearningRate
@@ -27,7 +27,7 @@ class Recipe:
     objective: Objective
     schedule: Schedule
     rate: LearningRate
-    optimizer: Momentum
+    optimizer: SGD
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,8 @@ def train(
     objective, device = recipe.objective, recipe.objective.split.labels.device
     bound = {id(m): objective.bind(m.weights, m.buffers) for m in (*on_all, *on_kept)}
     unchecked: list[tuple[int, torch.Tensor]] = []
-    epoch, draws = -1, None
     for batch in recipe.schedule.batches(start):
-        if batch.epoch != epoch:
-            epoch, draws = batch.epoch, objective.draws(batch.epoch)
+        draws = objective.draws(batch.epoch)
         lr = recipe.rate.at(batch.step)
         indices = batch.indices.to(device, non_blocking=True)  # which a waiting copy would hold up at every step
         kept = batch.kept.to(device, non_blocking=True) if batch.is_visit else indices
@@ -105,6 +103,19 @@ def train(
             _check(unchecked, recipe)
             unchecked.clear()
         yield Step(batch, lr)
+
+
+def often(device: torch.device, *measured: int) -> tuple[int, ...]:
+    """Say after which multiples of steps losses are looked at.
+
+    Args:
+        device: looking waits for a GPU, and costs nothing on a CPU.
+        measured: steps that are waited for in any case.
+
+    Returns:
+        For `check_every` of `train`.
+    """
+    return (50 if device.type == "cuda" else 1, *measured)
 
 
 def _check(losses: list[tuple[int, torch.Tensor]], recipe: Recipe) -> None:
@@ -132,10 +143,8 @@ def removal_gradient(recipe: Recipe, at: Learner, batches: Sequence[Batch]) -> t
     """
     objective, device = recipe.objective, at.weights.device
     total = torch.zeros_like(at.weights)
-    epoch, draws = -1, None
     for batch in batches:
-        if batch.epoch != epoch:
-            epoch, draws = batch.epoch, objective.draws(batch.epoch)
+        draws = objective.draws(batch.epoch)
         for sign, points in ((1, batch.indices), (-1, batch.kept)):
             if len(points):
                 _, gradient = objective.gradient(

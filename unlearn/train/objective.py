@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -52,7 +53,7 @@ class Objective:
         choice("retrain.renormalise", self.renormalise, RENORMALISE)
 
     def draws(self, epoch: int) -> Draws | None:
-        """Draw an epoch's crops and flips for every training point.
+        """Draw an epoch's crops and flips for every training point, or give them again where they are the newest.
 
         Args:
             epoch: 0 for the first.
@@ -62,8 +63,17 @@ class Objective:
         """
         if self.augment == "off":
             return None
-        stream = generator(self.seed, "augmentation", 0 if self.augment == "once" else epoch)
-        return self.augmentation.draw(len(self.split), stream, self.split.labels.device)
+        epoch = 0 if self.augment == "once" else epoch
+        if epoch not in self._newest:
+            stream = generator(self.seed, "augmentation", epoch)
+            drawn = self.augmentation.draw(len(self.split), stream, self.split.labels.device)
+            self._newest.clear()
+            self._newest[epoch] = drawn
+        return self._newest[epoch]
+
+    @cached_property
+    def _newest(self) -> dict[int, Draws | None]:  # no field: it is no part of the value
+        return {}
 
     @property
     def frozen_draws(self) -> Draws | None:

@@ -43,13 +43,10 @@ def quotient_on_path(
     bound = recipe.objective.bind(torch.empty_like(before), clone(now.buffers), as_trained=False)
     parts: list[tuple[float, Callable[[Tensor], Tensor]]] = []
     rates = rates_on_path(recipe, batches)
-    epoch, draws = -1, None
     for batch, rate in zip(batches, rates, strict=True):
-        if batch.epoch != epoch:
-            epoch, draws = batch.epoch, recipe.objective.draws(batch.epoch)
         share = (batch.step - steps.start) / len(steps)
         points = batch.kept.to(before.device)
-        inputs = recipe.objective.inputs(points, draws)
+        inputs = recipe.objective.inputs(points, recipe.objective.draws(batch.epoch))
         parts.append((rate, partial(_gradient, bound, before, now, batch, points, inputs, share)))
 
     def mean(some: list[tuple[float, Callable[[Tensor], Tensor]]]) -> Quotient:

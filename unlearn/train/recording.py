@@ -76,7 +76,7 @@ class Recording:
     checkpointed: Checkpointed | None = None
     visited: Visits | None = None
     carried: Carried | None = None
-    _carried: float = 0.0
+    _share_velocity: float = 0.0
     _second: Learner | None = None
 
     @classmethod
@@ -138,8 +138,8 @@ class Recording:
         self.rate_sum += step.lr
         self.steps = step.taken
         self.retained += len(step.batch.kept)
-        self._carried = momentum * self._carried + step.batch.share_out
-        self.aware_sum += step.lr * self._carried
+        self._share_velocity = momentum * self._share_velocity + step.batch.share_out
+        self.aware_sum += step.lr * self._share_velocity
         if step.batch.is_visit:
             self.visits += 1
             self.plain_sum += step.lr * step.batch.share_out

@@ -191,20 +191,3 @@ class Schedule:
 def _bytes(points: Tensor) -> bytes:
     table = points.numpy()
     return len(table).to_bytes(8, "big") + table.tobytes()
-
-
-def batch_at(size: int, batch_size: int, seed: int, order: str, position: int) -> tuple[int, ...]:
-    """Give the points of one batch of the first epoch, before anything is forgotten.
-
-    Args:
-        size: number of training points.
-        batch_size: points a step.
-        seed: the run's seed.
-        order: one of `ORDERS`.
-        position: 0 for the epoch's first batch.
-
-    Returns:
-        The points, ascending.
-    """
-    plain = Schedule(size, batch_size, 1, seed, order)
-    return tuple(sorted(plain._parts(0)[position].tolist()))
