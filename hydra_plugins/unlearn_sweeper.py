@@ -50,6 +50,7 @@ class Points(BasicSweeper):
         """
         from unlearn.pipeline import plan, sweep, sweep_start
         from unlearn.values.errors import at_least
+        from unlearn.values.status import DONE
 
         assert self.config is not None
         assert self.launcher is not None
@@ -69,13 +70,11 @@ class Points(BasicSweeper):
         sources = self.config.hydra.runtime.config_sources
         base = sweep_start.base_of(common, [Path(source.path) for source in sources if source.schema == "file"])
         known = sweep_start.noted(folder, base)
-        todo = [
-            point for point in points if not (point.name in known and sweep.state_of(folder / point.name) in sweep.DONE)
-        ]
+        todo = [point for point in points if not (point.name in known and sweep.state_of(folder / point.name) in DONE)]
         if todo:
             sweep_start.check(todo, folder, self._composed, known)
             # what is there are these very runs, even if the sweep was started in another way before
-            todo = [point for point in todo if sweep.state_of(folder / point.name) not in sweep.DONE]
+            todo = [point for point in todo if sweep.state_of(folder / point.name) not in DONE]
         if self.plan:
             plan.show([self._composed(point) for point in points], points, folder)
             return []

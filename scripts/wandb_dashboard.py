@@ -13,11 +13,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from unlearn.values.errors import UserError, in_one_line
-from unlearn.values.measurement import COLUMNS, ERRORS, NULL_PROXIES
+from unlearn.values.measurement import COLUMNS, ERRORS, NULL_PROXIES, SETS
 
 METHOD = "names.method"  # of the config; where a sweep of W&B varies `method`, that hides `method.name`
 MODELS = ("original", "retrained", "unlearned")
-SETS = ("retain", "forget", "test")
 LOGGED = frozenset(
     [column.name for column in COLUMNS]
     + ["ratio", "gradient_evaluations"]

@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from unlearn.pipeline.config import CONF, Config, register
 from unlearn.values.errors import Busy, Diverged, UserError
+from unlearn.values.status import DONE
 
 EXPECTED = (UserError, HydraException, OmegaConfBaseException, OSError)
 _NOISE = ("full_key:", "object_type=", "reference_type=", "See https:", "Set the environment")
@@ -89,7 +90,7 @@ def task(cfg: DictConfig, work: Work | None = None) -> float | None:
             raise error
         value = summary["verification_error"]
         if HydraConfig.get().mode == RunMode.MULTIRUN:
-            if before in sweep.DONE:  # as `run` has said
+            if before in DONE:  # as `run` has said
                 return value
             logging.getLogger(__name__).info("%s: %s", folder.name, report.verdict(summary))
         else:

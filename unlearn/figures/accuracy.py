@@ -6,8 +6,8 @@ from matplotlib.figure import Figure
 
 from unlearn.figures import style
 from unlearn.figures.saved import Saved
+from unlearn.values.measurement import SETS
 
-SETS = ("retain", "forget", "test")
 MODELS = {
     "original": ("M, original", style.SKY, ""),
     "retrained": ("M', retrained", style.ORANGE, "//"),

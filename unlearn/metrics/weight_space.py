@@ -12,6 +12,8 @@ import math
 
 from unlearn.values.errors import choice
 
+SIGMAS = ("largest_magnitude", "sqrt_signed")
+
 
 def unlearning_error_paper(lr: float, steps: int, distance: float, sigma: float) -> float:
     """Give eta^2 * distance / t * (t^2 - t) / 2 * mean(sigma), the paper's form.
@@ -81,7 +83,7 @@ def sigma_of(eigenvalue: float, kind: str) -> float:
     >>> sigma_of(-4.0, "largest_magnitude")
     4.0
     """
-    choice("conventions.sigma", kind, ("largest_magnitude", "sqrt_signed"))
+    choice("measure.sigma", kind, SIGMAS)
     if kind == "largest_magnitude":
         return abs(eigenvalue)
     return math.sqrt(eigenvalue) if eigenvalue >= 0 else math.nan

@@ -21,22 +21,22 @@ class Conventions:
     """
 
     name: str = MISSING
-    sigma: str = MISSING  # largest_magnitude | sqrt_signed
-    hessian_mode: str = MISSING  # train | eval
-    hessian_samples_from: str = MISSING  # random | first
-    hessian_augmentation: str = MISSING  # off | once
+    sigma: str = MISSING
+    hessian_mode: str = MISSING
+    hessian_samples_from: str = MISSING
+    hessian_augmentation: str = MISSING
     headline_error: str = MISSING  # which unlearning error tables lead with
-    gradient_at: str = MISSING  # initial | first | current | checkpoint
-    correction: str = MISSING  # momentum_aware | plain
+    gradient_at: str = MISSING
+    correction: str = MISSING
     momentum: float = MISSING
     weight_decay: float = MISSING
-    sd_normalisation: str = MISSING  # per_class | none
+    sd_normalisation: str = MISSING
     l2_detached: bool = MISSING
     eval_after_measuring: bool = MISSING  # M trains on in eval mode once it was measured
     pretraining_momentum: float = MISSING
     pretraining_weight_decay: float = MISSING
     pretraining_includes_forget: bool = MISSING
-    retrain_start: str = MISSING  # pretrained | initial
+    retrain_start: str = MISSING
     order: str = MISSING
     forget_batch: str = MISSING
     augmentation: str = MISSING
@@ -49,7 +49,7 @@ class Optimizer:
 
     name: str = MISSING
     lr: float = MISSING
-    decay: str = MISSING  # constant | cosine | step | linear
+    decay: str = MISSING
     momentum: float = MISSING
     weight_decay: float = MISSING
 
@@ -97,7 +97,7 @@ class Retrain:
     """How M' differs from M."""
 
     start: str = MISSING  # pretrained: from M's w_0; initial: pretrained anew without the forget set
-    renormalise: str = MISSING  # remaining | batch_size
+    renormalise: str = MISSING
 
 
 @dataclass
@@ -163,7 +163,7 @@ class Config:
     logger: Any = MISSING
     seed: int = MISSING
     device: str = MISSING  # auto | cpu | cuda | cuda:1
-    arithmetic: str = MISSING  # float32 | tf32 | bf16
+    arithmetic: str = MISSING
     threads: int | None = MISSING
     figures: bool = MISSING
 

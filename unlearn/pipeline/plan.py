@@ -25,6 +25,7 @@ from unlearn.store.entries import key_of
 from unlearn.train.learner import Learner
 from unlearn.train.loop import train
 from unlearn.values.beside import BESIDE
+from unlearn.values.status import DONE
 
 STEPS = 12  # timed; the first two, in which libraries warm up, do not count
 PACES = (
@@ -62,9 +63,7 @@ def show(jobs: Sequence[DictConfig], points: Sequence[sweep.Point], folder: Path
         points: of the sweep.
         folder: of the sweep.
     """
-    left = [
-        job for job, point in zip(jobs, points, strict=True) if sweep.state_of(folder / point.name) not in sweep.DONE
-    ]
+    left = [job for job, point in zip(jobs, points, strict=True) if sweep.state_of(folder / point.name) not in DONE]
     groups: dict[str, list[DictConfig]] = {}
     for job in left:
         groups.setdefault(training_of(job), []).append(job)
@@ -179,8 +178,7 @@ def _megabytes(prepared: Prepared) -> float:
 def _kind(job: DictConfig) -> str:
     settings = cast(dict[str, Any], OmegaConf.to_container(job, resolve=True))
     measure = {key: settings["measure"][key] for key in ("arithmetic", "hessian_samples", "hessian_chunk", "krylov")}
-    parts = {**{key: settings[key] for key in PACES}, **measure, "batch": settings["training"]["batch_size"]}
-    return json.dumps(parts, sort_keys=True, default=str)
+    return json.dumps([[settings[key] for key in PACES], measure, settings["training"]["batch_size"]], default=str)
 
 
 def _time(seconds: float) -> str:

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from unlearn.values.measurement import ERROR_KINDS, SETS
+
 
 def labels(names: Mapping[str, str], folder: Path) -> dict[str, Any]:
     """Name a run for W&B.
@@ -80,7 +82,7 @@ def errors_table(summary: Mapping[str, Any], headline: str) -> Table:
     table.add_column("quantity")
     for heading in ("value", "rho with v", "of differences"):
         table.add_column(heading, justify="right", no_wrap=True)
-    kinds = sorted(("paper", "code", "code_mean", "unrolled", "krylov"), key=lambda kind: kind != headline)
+    kinds = sorted(ERROR_KINDS, key=lambda kind: kind != headline)
     rows = [
         ("v          verification error", "verification_error"),
         ("no-op      norm(w_t - w')", "noop_distance"),
@@ -114,10 +116,10 @@ def accuracy_table(accuracies: Mapping[str, Mapping[str, float | None]]) -> Tabl
     """
     table = Table(title="accuracy, %", box=SIMPLE_HEAD)
     table.add_column("model")
-    for name in ("retain", "forget", "test"):
+    for name in SETS:
         table.add_column(name, justify="right")
     for model, symbol in (("original", "M"), ("retrained", "M'"), ("unlearned", "M''")):
-        values = (accuracies[model][name] for name in ("retain", "forget", "test"))
+        values = (accuracies[model][name] for name in SETS)
         table.add_row(f"{symbol}  {model}", *("-" if value is None else f"{100 * value:.2f}" for value in values))
     return table
 

@@ -13,6 +13,7 @@ from unlearn.data.forget import ForgetSet
 from unlearn.data.split import Dataset
 from unlearn.log.wandb_sink import WandbSettings
 from unlearn.methods.method import Method
+from unlearn.metrics.weight_space import SIGMAS
 from unlearn.models.spec import ModelSpec
 from unlearn.penalties import Penalty
 from unlearn.pipeline.build import build
@@ -21,7 +22,8 @@ from unlearn.train.arithmetic import ARITHMETICS
 from unlearn.train.objective import AUGMENTS, RENORMALISE
 from unlearn.train.recording import check_records
 from unlearn.values.errors import UserError, above, at_least, choice, fraction
-from unlearn.values.rates import LearningRate
+from unlearn.values.measurement import ERROR_KINDS
+from unlearn.values.rates import DECAYS
 from unlearn.values.schedule import ORDERS, PLACEMENTS
 
 SHARED = frozenset({"initial_gradient", "updates", "visits"})  # what most methods need
@@ -141,7 +143,8 @@ def _check(config: Config) -> None:
     for key, settings in (("pretraining", config.pretraining), ("optimizer", config.optimizer)):
         fraction(f"{key}.momentum", settings.momentum)
         at_least(f"{key}.weight_decay", settings.weight_decay, 0)
-        _named(f"{key}.lr", settings.lr, settings.decay)
+        above(f"{key}.lr", settings.lr, 0)
+        choice(f"{key}.decay", settings.decay, DECAYS)
     at_least("training.checkpoint_every", config.training.checkpoint_every, 1)
     if config.threads is not None:
         at_least("threads", config.threads, 1)
@@ -156,12 +159,8 @@ def _check(config: Config) -> None:
     choice("measure.hessian_mode", config.measure.hessian_mode, ("train", "eval"))
     choice("measure.hessian_samples_from", config.measure.hessian_samples_from, ("random", "first"))
     choice("measure.hessian_augmentation", config.measure.hessian_augmentation, ("off", "once"))
-    choice("measure.sigma", config.measure.sigma, ("largest_magnitude", "sqrt_signed"))
-    choice(
-        "conventions.headline_error",
-        config.conventions.headline_error,
-        ("paper", "code", "code_mean", "unrolled", "krylov"),
-    )
+    choice("measure.sigma", config.measure.sigma, SIGMAS)
+    choice("conventions.headline_error", config.conventions.headline_error, ERROR_KINDS)
     choice("arithmetic", config.arithmetic, ARITHMETICS)
     choice("measure.arithmetic", config.measure.arithmetic, ("float32", "tf32"))
     choice("schedule.forget_batch", config.schedule.forget_batch, PLACEMENTS)
@@ -176,13 +175,6 @@ def _check(config: Config) -> None:
         raise UserError(
             "retrain.start=initial: M' starts elsewhere than M, unknown to the forecast; set measure.krylov=0"
         )
-
-
-def _named(key: str, lr: float, decay: str) -> None:
-    try:
-        LearningRate(lr, decay)
-    except UserError as error:
-        raise UserError(f"{key.rpartition('.')[0]}.{error}") from None
 
 
 def _records(asked: Any, method: Method, *, shared: bool) -> frozenset[str]:

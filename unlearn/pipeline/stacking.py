@@ -17,6 +17,7 @@ from unlearn.pipeline.run import Ended, Outcome, plain
 from unlearn.pipeline.stack_curvature import StackMeasurer
 from unlearn.train.hessian import SMALL
 from unlearn.train.recording import Trained
+from unlearn.values.beside import BESIDE
 from unlearn.values.errors import Diverged, UserError, at_least
 
 # in what the points of one stack may differ; all else must be equal
@@ -25,10 +26,7 @@ FREE = (
     ("method",),
     ("forget",),
     ("optimizer",),
-    ("logger",),
-    ("figures",),
-    ("store",),
-    ("checkpoint",),
+    *((key,) for key in BESIDE),
     ("conventions",),  # other keys have taken what they need from it
     ("penalty", "gamma"),
     ("pretraining", "lr"),

@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 from unlearn.values.errors import first_line
+from unlearn.values.status import DONE
 
-DONE = ("completed", "diverged")
 LOCKS = ".locks"  # beside the points' folders
 LONGEST = 180  # characters of a folder's name; file systems take 255 bytes
 UNNAMED = ("sweep", "hydra")  # overrides that say nothing about a point

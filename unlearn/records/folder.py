@@ -20,6 +20,7 @@ from torch import Tensor
 from unlearn.values.beside import BESIDE
 from unlearn.values.errors import Busy, UserError
 from unlearn.values.measurement import COLUMNS, Measurement
+from unlearn.values.status import DONE
 from unlearn.values.whole import whole
 
 RUN_MARKS = ("summary.json", "steps.csv")
@@ -71,7 +72,7 @@ class RunFolder:
             `summary.json`, or None where it is not there or cannot be read.
         """
         summary = self.read_json("summary")
-        return summary if summary.get("status") in ("completed", "diverged") else None
+        return summary if summary.get("status") in DONE else None
 
     def write_config(self, text: str) -> Path:
         """Write the resolved config.

@@ -13,9 +13,8 @@ import yaml
 
 from unlearn.values.errors import UserError, in_one_line
 from unlearn.values.nested import flatten
+from unlearn.values.status import STATUSES
 from unlearn.values.whole import whole
-
-STATUSES = ("completed", "diverged", "failed", "unfinished")
 
 
 @dataclass(frozen=True)

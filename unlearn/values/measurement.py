@@ -71,5 +71,7 @@ ERRORS = (
     "unlearning_error_unrolled",
     "unlearning_error_krylov",
 )
+ERROR_KINDS = tuple(name.removeprefix("unlearning_error_") for name in ERRORS)
+SETS = ("retain", "forget", "test")  # of points, that accuracies are taken on
 WORDS = ("krylov_flags",)  # columns that hold text
 NULL_PROXIES = ("step", "noop_distance", "correction_size")

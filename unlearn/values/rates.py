@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from unlearn.values.errors import above, choice
 
+DECAYS = ("constant", "cosine", "step", "linear")
+
 
 @dataclass(frozen=True)
 class LearningRate:
@@ -23,7 +25,7 @@ class LearningRate:
 
     def __post_init__(self) -> None:
         above("lr", self.base, 0)
-        choice("decay", self.decay, ("constant", "cosine", "step", "linear"))
+        choice("decay", self.decay, DECAYS)
 
     def at(self, step: int) -> float:
         """Give the rate of one step.
