@@ -10,8 +10,9 @@ from unlearn.data.split import Split
 from unlearn.models.network import Network
 from unlearn.penalties import Penalty
 from unlearn.train.learner import SGD, Learner
-from unlearn.train.loop import Recipe
+from unlearn.train.loop import Recipe, train
 from unlearn.train.objective import Objective
+from unlearn.train.recording import Recording, Trained
 from unlearn.values.rates import LearningRate
 from unlearn.values.schedule import Schedule
 
@@ -80,3 +81,13 @@ def classifier(*, size=24, classes=3, features=4, seed=0, module=None, penalty=N
         module = module.double()
     split = Split(inputs, labels, torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64))
     return Objective(Network.of(module), split, penalty or Penalty("none"), **options)
+
+
+def trained(plan, *records, start=None) -> Trained:
+    """M and M' at the end of a run, and what was recorded, with checkpoints every third step."""
+    start = start or learner()
+    m, m_prime = (Learner.start(start.weights, start.buffers) for _ in range(2))
+    recording = Recording.start(plan, m, frozenset(records), 3)
+    for step in train(plan, [m], [m_prime]):
+        recording.observe(step, m)
+    return Trained(plan, m, m_prime, recording, 0)

@@ -1,21 +1,10 @@
 import pytest
 import torch
 
-from tests.curvature.matrix import Matrix
+from tests.curvature.matrix import Matrix, start, symmetric
 from unlearn.curvature.estimators import Dense, Lanczos, PowerIteration
 
 TIGHT = [Lanczos("lanczos", 1e-10, 200), PowerIteration("power", 1e-13, 100_000), Dense("dense")]
-
-
-def symmetric(eigenvalues, seed=0):
-    values = torch.tensor(eigenvalues, dtype=torch.float64)
-    stream = torch.Generator().manual_seed(seed)
-    q, _ = torch.linalg.qr(torch.randn(len(values), len(values), generator=stream, dtype=torch.float64))
-    return Matrix(q @ values.diag() @ q.T), q
-
-
-def start(dim, seed=1):
-    return torch.randn(dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 @pytest.mark.parametrize("estimator", TIGHT, ids=lambda e: e.name)

@@ -4,8 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.curvature.matrix import Matrix
-from tests.curvature.test_estimators import start, symmetric
+from tests.curvature.matrix import Matrix, start, symmetric
 from unlearn.curvature.known import KEPT, Known
 from unlearn.curvature.krylov import krylov
 from unlearn.curvature.recycled import AUDIT, recycled

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tests.curvature.test_estimators import start, symmetric
+from tests.curvature.matrix import start, symmetric
 from unlearn.curvature.spectrum import eigenpairs, error_of
 from unlearn.values.errors import UserError
 

@@ -1,4 +1,3 @@
-import json
 import logging
 import subprocess
 import sys
@@ -9,6 +8,7 @@ import wandb
 import yaml
 from PIL import Image
 
+from tests.offline import of_type, records
 from tests.rows import row
 from unlearn.log.sink import Sink
 from unlearn.log.wandb_sink import WandbSettings, WandbSink
@@ -16,18 +16,6 @@ from unlearn.values.errors import UserError
 from unlearn.values.measurement import COLUMNS
 
 FULL = row()
-
-
-def records(run_folder):
-    """What W&B's own reader finds in the one offline run below a folder."""
-    (written,) = run_folder.glob("wandb/offline-run-*/*.wandb")
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(written)]
-    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
-    return [json.loads(line) for line in lines]
-
-
-def of_type(found, kind):
-    return [record[kind] for record in found if record["type"] == kind]
 
 
 def test_two_offline_jobs_in_one_process_each_keep_all_they_measured(tmp_path, monkeypatch):

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch.func import hessian, jacrev
 
-from tests.methods.test_rivals import trained
-from tests.worlds import classifier, recipe
+from tests.worlds import classifier, recipe, trained
 from unlearn.methods.krylov import KrylovUnlearning
 from unlearn.train.learner import Learner
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.worlds import classifier, learner, quadratic, recipe
+from tests.worlds import classifier, learner, quadratic, recipe, trained
 from unlearn.data.augmentation import Augmentation
 from unlearn.methods.amnesiac import Amnesiac
 from unlearn.methods.finetune import Finetune
@@ -15,21 +15,10 @@ from unlearn.methods.krylov import KrylovUnlearning
 from unlearn.methods.noop import Nothing
 from unlearn.methods.retrain import Retrain
 from unlearn.train.learner import Learner
-from unlearn.train.loop import train
-from unlearn.train.recording import Recording, Trained
 from unlearn.values.errors import UserError
 from unlearn.values.flat import distance
 
 FIRST = {"order": "as_stored", "forget": (0, 1, 2), "unit": 0}
-
-
-def trained(plan, *records, start=None):
-    start = start or learner()
-    m, m_prime = (Learner.start(start.weights, start.buffers) for _ in range(2))
-    recording = Recording.start(plan, m, frozenset(records), 3)
-    for step in train(plan, [m], [m_prime]):
-        recording.observe(step, m)
-    return Trained(plan, m, m_prime, recording, 0)
 
 
 def test_the_no_op_is_m_and_retraining_is_m_prime():

@@ -3,22 +3,12 @@
 import pytest
 import torch
 
-from tests.worlds import learner, quadratic, recipe
+from tests.worlds import learner, quadratic, recipe, trained
 from unlearn.methods.single_gradient import SingleGradient
-from unlearn.train.loop import train
-from unlearn.train.recording import Recording, Trained
 from unlearn.values.errors import UserError
 from unlearn.values.flat import distance
 
 FIRST = {"order": "as_stored", "forget": (0, 1, 2), "unit": 0}
-
-
-def trained(plan, *records):
-    m, m_prime = learner(), learner()
-    recording = Recording.start(plan, m, frozenset(records), 3)
-    for step in train(plan, [m], [m_prime]):
-        recording.observe(step, m)
-    return Trained(plan, m, m_prime, recording, 0)
 
 
 def unlearn(state, at="initial", correction="plain"):

@@ -8,7 +8,7 @@ import pytest
 
 from unlearn.pipeline.run import run
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def dashboard(*arguments, home):
