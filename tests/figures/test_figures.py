@@ -231,7 +231,7 @@ def test_damaged_files_are_one_line(tmp_path, rows, summary, message):
 
 def test_figures_that_cannot_be_written_are_one_line(tmp_path):
     (write(tmp_path, steps()) / "figures").write_text("a file in the way")
-    with pytest.raises(UserError, match="figures cannot be written"):
+    with pytest.raises(UserError, match="figures: cannot be written"):
         draw(tmp_path)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from unlearn.figures import accuracy, correlation, errors, style
 from unlearn.figures.saved import read
-from unlearn.values.errors import UserError
+from unlearn.values.whole import writing
 
 
 def draw(folder: Path) -> list[Path]:
@@ -21,11 +21,6 @@ def draw(folder: Path) -> list[Path]:
     """
     run = read(folder)
     drawn = {"errors": errors.draw(run), "correlation": correlation.draw(run), "accuracy": accuracy.draw(run)}
-    try:
-        return [
-            style.save(figure, folder / "figures" / f"{name}.png")
-            for name, figure in drawn.items()
-            if figure is not None
-        ]
-    except OSError as error:
-        raise UserError(f"{folder}: figures cannot be written ({error.strerror or error}); free the folder") from error
+    into = folder / "figures"
+    with writing(into, "free the folder"):
+        return [style.save(figure, into / f"{name}.png") for name, figure in drawn.items() if figure is not None]

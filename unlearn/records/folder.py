@@ -21,8 +21,9 @@ from unlearn.values.beside import BESIDE
 from unlearn.values.errors import Busy, UserError
 from unlearn.values.measurement import COLUMNS, Measurement
 from unlearn.values.status import DONE
-from unlearn.values.whole import whole
+from unlearn.values.whole import whole, writing
 
+ANOTHER = "choose another folder"
 RUN_MARKS = ("summary.json", "steps.csv")
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class RunFolder:
             UserError: the folder holds another run, or cannot be written.
         """
         path = Path(path)
-        with _one_line(path):
+        with writing(path, ANOTHER):
             path.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=path):
                 pass  # only a real file tells whether a full or read-only disk takes one
@@ -124,7 +125,7 @@ class RunFolder:
         path, row = self.path / "steps.csv", _line(astuple(measurement))
         if self._rows[place : place + 1] == [row]:
             return
-        with _one_line(path):
+        with writing(path, ANOTHER):
             if place < len(self._rows) or not _headed(path):
                 if self._rows or (path.exists() and path.stat().st_size):
                     logger.warning(
@@ -175,7 +176,7 @@ def write_json(path: Path, values: Mapping[str, Any]) -> Path:
 
 
 def _write(path: Path, content: bytes) -> Path:
-    with _one_line(path), whole(path) as part:
+    with writing(path, ANOTHER), whole(path) as part:
         part.write_bytes(content)
     return path
 
@@ -194,7 +195,7 @@ def taken(path: Path) -> Iterator[None]:
         Busy: another process is at it.
         UserError: the folder cannot be written.
     """
-    with _one_line(path):
+    with writing(path, ANOTHER):
         path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path / ".lock")
         try:
@@ -207,14 +208,6 @@ def taken(path: Path) -> Iterator[None]:
         with suppress(OSError):  # of a disk that is full or gone the run itself tells
             (path / ".lock").unlink()
         lock.release()
-
-
-@contextmanager
-def _one_line(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error}); choose another folder") from error
 
 
 def held(path: Path) -> bool:

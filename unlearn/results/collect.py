@@ -14,7 +14,7 @@ import yaml
 from unlearn.values.errors import UserError, in_one_line
 from unlearn.values.nested import flatten
 from unlearn.values.status import STATUSES
-from unlearn.values.whole import whole
+from unlearn.values.whole import whole, writing
 
 
 @dataclass(frozen=True)
@@ -136,13 +136,8 @@ def save(collected: Collected, folder: Path) -> list[Path]:
     """
     paths = [folder / "results.csv", folder / "results.parquet"]
     for path, write in zip(paths, (collected.table.to_csv, collected.table.to_parquet), strict=True):
-        try:
-            with whole(path, shared=True) as part:  # two may collect at once
-                write(part, index=False)
-        except OSError as error:
-            raise UserError(
-                f"{path}: cannot be written ({error.strerror or error}); free or open the folder"
-            ) from error
+        with writing(path, "free or open the folder"), whole(path, shared=True) as part:  # two may collect at once
+            write(part, index=False)
     return paths
 
 

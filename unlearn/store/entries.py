@@ -23,8 +23,10 @@ from filelock import FileLock, Timeout
 from unlearn.store.files import LOCKS, Damaged, digest, from_bytes, lock_of, to_bytes, whole_folder, write_whole
 from unlearn.store.partial import read_state, write_state
 from unlearn.values.errors import UserError
+from unlearn.values.whole import writing
 
 logger = logging.getLogger(__name__)
+ELSEWHERE = "choose another store.root, or store.enabled=false"
 
 
 def key_of(inputs: Mapping[str, Any]) -> str:
@@ -157,10 +159,8 @@ class Store:
         Raises:
             UserError: it cannot be written.
         """
-        try:
+        with writing(f"store.root={self.root}", ELSEWHERE):
             (self.root / LOCKS).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"store.root={self.root}: cannot be written ({error.strerror or error})") from error
 
     @contextmanager
     def slot(self, stage: str, inputs: Mapping[str, Any]) -> Iterator[Slot]:
@@ -178,7 +178,7 @@ class Store:
         """
         folder = self.folder(stage, key_of(inputs))
         self.open()
-        try:
+        with writing(f"store.root={self.root}", ELSEWHERE):
             lock = FileLock(lock_of(self.root, stage, folder.name))
             try:
                 lock.acquire(timeout=0)
@@ -188,8 +188,6 @@ class Store:
                     self.waiting()
                     with suppress(Timeout):
                         lock.acquire(timeout=1)
-        except OSError as error:
-            raise UserError(f"store.root={self.root}: cannot be written ({error.strerror or error})") from error
         try:
             # whoever wrote these is dead, or the lock would not be ours
             shutil.rmtree(folder.with_name(f".{folder.name}.part"), ignore_errors=True)

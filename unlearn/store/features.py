@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from unlearn.values.errors import UserError
-from unlearn.values.whole import whole
+from unlearn.store.files import ROOM
+from unlearn.values.whole import whole, writing
 
 logger = logging.getLogger(__name__)
 
@@ -106,11 +106,8 @@ def _complete(entry: Path, work: Work, made_of: Mapping[str, Any], report: Calla
 def _reserve(path: Path) -> None:
     """Take the room on the disk at once: for want of it a mapped page would end the process without a word."""
     if hasattr(os, "posix_fallocate"):
-        with path.open("r+b") as file:
-            try:
-                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-            except OSError as error:
-                raise UserError(f"{path}: cannot be written ({error.strerror or error}); see store.root") from error
+        with path.open("r+b") as file, writing(path, ROOM):
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def _resumable(entry: Path, shape: tuple[int, int]) -> int:

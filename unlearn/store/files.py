@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 
-from unlearn.values.errors import UserError, first_line
-from unlearn.values.whole import sync_folder, whole
+from unlearn.values.errors import first_line
+from unlearn.values.whole import sync_folder, whole, writing
 
+ROOM = "see store.root"  # where the disk does not take an entry
 LOCKS = ".locks"  # in the root of a store
 
 
@@ -94,11 +95,8 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         UserError: the disk does not take it.
     """
-    try:
-        with whole(path) as part:
-            part.write_bytes(content)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error}); see store.root") from error
+    with writing(path, ROOM), whole(path) as part:
+        part.write_bytes(content)
 
 
 @contextmanager
@@ -116,15 +114,14 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """
     part = path.with_name(f".{path.name}.part")
     try:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        yield part
-        sync_folder(part)
-        if path.exists():
-            shutil.rmtree(path)
-        part.rename(path)
-        sync_folder(path.parent)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error}); see store.root") from error
+        with writing(path, ROOM):
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+            yield part
+            sync_folder(part)
+            if path.exists():
+                shutil.rmtree(path)
+            part.rename(path)
+            sync_folder(path.parent)
     finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from unlearn.values.errors import UserError
+
 
 @contextmanager
 def whole(path: Path, *, shared: bool = False) -> Iterator[Path]:
@@ -30,6 +32,23 @@ def whole(path: Path, *, shared: bool = False) -> Iterator[Path]:
         sync_folder(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(what: object, advice: str) -> Iterator[None]:
+    """Say in one line that something cannot be written.
+
+    Args:
+        what: a path, or a setting that names one.
+        advice: what to do then.
+
+    Raises:
+        UserError: the disk did not take it, in the block.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{what}: cannot be written ({error.strerror or error}); {advice}") from error
 
 
 def sync_folder(path: Path) -> None:
