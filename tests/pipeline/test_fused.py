@@ -113,6 +113,18 @@ def test_processes_share_out_a_stack(tiny, tmp_path, monkeypatch):
             assert buffers == {}
 
 
+@pytest.mark.parametrize("widths", ["[5]", "[13]", "[64,32]"])
+def test_with_nothing_forgotten_m_prime_is_m_in_a_stack_too(tiny, tmp_path, widths):
+    """M and M' are rows of one product, wherever they lie in it."""
+    configs = [tiny(*MLP, "forget=none", f"model.widths={widths}", f"seed={seed}") for seed in range(3)]
+    computed, _ = fused(configs, tmp_path)
+    for place, point in enumerate(computed[0].values()):
+        assert point.ended.models["original"][0].equal(point.ended.models["retrained"][0])
+        summary = json.loads((tmp_path / f"fused{place}" / "summary.json").read_text())
+        assert summary["noop_distance"] == summary["verification_error"] == 0
+        assert summary["ratio"] is None
+
+
 @pytest.mark.parametrize("fewest", [1, 4], ids=["processes", "here"])
 @pytest.mark.parametrize("where", ["optimizer", "pretraining"])
 def test_a_point_that_diverges_keeps_its_rows_and_leaves_the_others_alone(tiny, tmp_path, monkeypatch, fewest, where):
