@@ -21,9 +21,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from hydra import compose, initialize_config_dir
 
-from unlearn.pipeline.config import register
+from unlearn.pipeline.config import composed
 from unlearn.pipeline.run import run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -59,8 +58,7 @@ def work(folder: Path, options: tuple[str, ...]) -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     overrides = [*RUN, *options, f"store.root={folder / 'store'}"]
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        run(compose("config", overrides), folder / "run")
+    run(composed(*overrides), folder / "run")
 
 
 def finish(process: BaseProcess) -> None:
@@ -159,7 +157,6 @@ def main() -> int:
     parser.add_argument("--wandb", choices=("disabled", "offline"), default="disabled")
     chosen = parser.parse_args()
     torch.set_num_threads(1)  # before the forks: a pool of threads does not survive one
-    register()
     found: list[Killed] = []
     stores = {"on": ("true",), "off": ("false",), "both": ("true", "false")}[chosen.store]
     for number, enabled in enumerate(stores):

@@ -18,15 +18,12 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does
 
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from unlearn.pipeline.config import register
+from unlearn.pipeline.config import composed
 from unlearn.pipeline.fused import compute, finish
 from unlearn.pipeline.run import run
 from unlearn.pipeline.stacking import stacks
-
-CONF = Path(__file__).resolve().parents[1] / "conf"
 
 
 def clock() -> tuple[float, float]:
@@ -40,13 +37,11 @@ def since(start: tuple[float, float]) -> tuple[float, float]:
 
 
 def configs(points: int, extra: list[str]) -> list[DictConfig]:
-    register()
     plain = ["model=mlp", "device=cpu", "figures=false", "logger.mode=disabled", "store.enabled=false"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        made = [
-            compose("config", [*plain, f"seed={point // 4}", f"penalty.gamma={(0, 1, 5, 10)[point % 4]}", *extra])
-            for point in range(points)
-        ]
+    made = [
+        composed(*plain, f"seed={point // 4}", f"penalty.gamma={(0, 1, 5, 10)[point % 4]}", *extra)
+        for point in range(points)
+    ]
     for cfg in made:
         OmegaConf.resolve(cfg)
     return made

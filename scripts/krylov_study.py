@@ -15,13 +15,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pandas as pd
-from hydra import compose, initialize_config_dir
 from scipy.stats import spearmanr
 
-from unlearn.pipeline.config import register
+from unlearn.pipeline.config import composed
 from unlearn.pipeline.run import run
 
-CONF = Path(__file__).resolve().parents[1] / "conf"
 COMMON = (
     "pretraining.epochs=0",
     "figures=false",
@@ -77,7 +75,7 @@ def points(name: str, length: str, quick: bool, first_seed: int) -> pd.DataFrame
     for lr, varied in itertools.product(rates, [later(each, first_seed) for each in runs]):
         chosen = [*COMMON, *LENGTHS[length], *overrides, f"optimizer.lr={lr}", *varied]
         with TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-            run(compose("config", chosen), Path(folder) / "run")
+            run(composed(*chosen), Path(folder) / "run")
             steps = pd.read_csv(Path(folder) / "run" / "steps.csv")
         steps = steps[steps.unlearning_error_krylov.notna()]  # none before the first visit
         found.append(steps.assign(study=name, length=length, lr=lr, run=" ".join(varied)))
@@ -116,15 +114,13 @@ def main() -> None:
     parser.add_argument("--lengths", nargs="*", default=list(LENGTHS), choices=list(LENGTHS), metavar="LENGTH")
     parser.add_argument("--only", nargs="*", default=list(STUDIES), choices=list(STUDIES), metavar="STUDY")
     arguments = parser.parse_args()
-    register()
     os.environ["HYDRA_FULL_ERROR"] = "1"
     arguments.out.mkdir(parents=True, exist_ok=True)
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        for length, name in itertools.product(arguments.lengths, arguments.only):
-            table = points(name, length, arguments.quick, arguments.first_seed)
-            table.to_csv(arguments.out / f"{length.split(',')[0]}, {name}.csv", index=False)
-            found = pd.DataFrame([row(name, table)]).round(2)
-            print(f"\n{length}\n{found.to_string(index=False)}", flush=True)
+    for length, name in itertools.product(arguments.lengths, arguments.only):
+        table = points(name, length, arguments.quick, arguments.first_seed)
+        table.to_csv(arguments.out / f"{length.split(',')[0]}, {name}.csv", index=False)
+        found = pd.DataFrame([row(name, table)]).round(2)
+        print(f"\n{length}\n{found.to_string(index=False)}", flush=True)
 
 
 if __name__ == "__main__":

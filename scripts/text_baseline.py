@@ -6,23 +6,19 @@ Run from the root: python scripts/text_baseline.py [FOLDER with IMDB's train.csv
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
-from hydra import compose, initialize_config_dir
 from rich.console import Console
 from sklearn.linear_model import LogisticRegression
 
-from unlearn.pipeline.config import register
+from unlearn.pipeline.config import composed
 from unlearn.pipeline.prepare import prepare
 from unlearn.pipeline.run import run
 
-CONF = Path(__file__).resolve().parents[1] / "conf"
 QUIET = ("figures=false", "logger.mode=disabled", "device=cpu")  # scikit-learn wants the features on the CPU
 
 
 def compare(*overrides: str) -> dict[str, float]:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg: Any = compose("config", ["experiment=demo_text", *QUIET, *overrides])
+    cfg = composed("experiment=demo_text", *QUIET, *overrides)
     data = prepare(cfg).data
     labels, test_labels = data.train.labels.numpy(), data.test.labels.numpy()
     scores = {}
@@ -40,7 +36,6 @@ def compare(*overrides: str) -> dict[str, float]:
 
 
 def main() -> None:
-    register()
     cases = {"rotten_tomatoes": ["dataset=rotten_tomatoes"]}
     if len(sys.argv) > 1:
         cases["imdb"] = ["dataset=imdb", f"dataset.root={sys.argv[1]}"]

@@ -1,18 +1,15 @@
 """Composing configs in tests as the command line does."""
 
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
-from unlearn.pipeline.config import register
+from unlearn.pipeline.config import composed as compose
 
 torch.set_num_threads(1)  # the problems are tiny, and threads that wait for a busy core cost more than they bring
-CONF = Path(__file__).resolve().parents[1] / "conf"
 # everything of a run but what costs seconds
 TINY = (
     "dataset.train_size=96",
@@ -36,15 +33,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def composed() -> Callable[..., DictConfig]:
-    """Compose a config from overrides."""
-    register()
-    GlobalHydra.instance().clear()
-
-    def make(*overrides: str) -> DictConfig:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            return compose("config", ["store.enabled=false", *overrides])
-
-    return make
+    """Compose a config from overrides, without the store."""
+    return partial(compose, "store.enabled=false")
 
 
 @pytest.fixture

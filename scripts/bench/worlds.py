@@ -5,14 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
-from unlearn.pipeline.config import register
+from unlearn.pipeline.config import composed
 from unlearn.values.errors import UserError
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
 COMMON = ("pretraining.epochs=0", "logger.mode=disabled", "figures=false", "measure.krylov=0")
 # what the reference code does, but for sigma, which is ours: Lanczos, started from the step before
 REFERENCE = (
@@ -42,11 +39,7 @@ class World:
 
     def config(self, *more: str) -> DictConfig:
         """Compose its config."""
-        register()
-        GlobalHydra.instance().clear()  # a test may have left one
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            settings = [f"device={self.device}", f"threads={self.threads}"]
-            return compose("config", [*COMMON, *settings, *self.overrides, *more])
+        return composed(*COMMON, f"device={self.device}", f"threads={self.threads}", *self.overrides, *more)
 
 
 def digits(model: str, *more: str, device: str = "cpu") -> World:

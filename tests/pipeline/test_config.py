@@ -2,16 +2,15 @@
 
 import dataclasses
 import pkgutil
-from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
 from unlearn.pipeline.build import build
+from unlearn.pipeline.config import CONF
 from unlearn.pipeline.run import run
 from unlearn.values.errors import UserError
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
 CHOICES = sorted(
     (path.parent.name, path.stem) for path in CONF.glob("*/*.yaml") if path.parent.name not in ("hydra", "experiment")
 )

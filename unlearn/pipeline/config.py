@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import MISSING, DictConfig
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -171,3 +173,18 @@ class Config:
 def register() -> None:
     """Tell Hydra of the schema, under the name that `conf/config.yaml` starts its defaults with."""
     ConfigStore.instance().store(name="schema", node=Config)
+
+
+def composed(*overrides: str) -> DictConfig:
+    """Compose a config as the command line does, for scripts and tests.
+
+    Args:
+        overrides: as the command line takes them.
+
+    Returns:
+        The config, without Hydra's own part.
+    """
+    register()
+    GlobalHydra.instance().clear()  # of whoever composed before
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", list(overrides))
