@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from unlearn.data.augmentation import Augmentation, augment
-from unlearn.data.split import Data, Split, subset
-from unlearn.values.errors import UserError
+from unlearn.data.split import Data, Split
 from unlearn.values.streams import generator
 
 
@@ -67,31 +66,6 @@ def test_the_fingerprint_is_of_the_values_not_of_their_place_in_memory(split):
     turned = split.inputs.transpose(2, 3).contiguous().transpose(2, 3)
     assert not turned.is_contiguous()
     assert replace(split, inputs=turned).fingerprint() == split.fingerprint()
-
-
-def test_a_subset_is_seeded_and_keeps_the_stored_order(split):
-    split = replace(split, labels=torch.arange(30))
-    chosen = subset(split, 12, seed=0).labels
-    assert len(chosen) == 12
-    assert chosen.tolist() == sorted(set(chosen.tolist()))
-    assert torch.equal(subset(split, 12, seed=0).labels, chosen)
-    assert not torch.equal(subset(split, 12, seed=1).labels, chosen)
-    assert torch.equal(split.inputs[chosen], subset(split, 12, seed=0).inputs)
-
-
-def test_a_larger_subset_holds_the_smaller(split):
-    split = replace(split, labels=torch.arange(30))
-    assert set(subset(split, 5, seed=4).labels.tolist()) < set(subset(split, 6, seed=4).labels.tolist())
-
-
-def test_a_subset_of_everything_is_everything(split):
-    assert subset(split, None, 0).fingerprint() == split.fingerprint() == subset(split, 30, 0).fingerprint()
-
-
-@pytest.mark.parametrize("size", [0, -1, 31])
-def test_an_impossible_subset_is_refused(split, size):
-    with pytest.raises(UserError, match=rf"dataset\.train_size={size}: must lie between 1 and the 30 training points"):
-        subset(split, size, 0)
 
 
 def test_data_moves_as_a_whole(split):

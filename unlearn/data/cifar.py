@@ -21,7 +21,8 @@ from torchvision.datasets import utils as torchvision_utils
 
 from unlearn.data import safe_pickle
 from unlearn.data.augmentation import Augmentation
-from unlearn.data.split import Data, Split, subset
+from unlearn.data.split import Data, Split
+from unlearn.data.subset import subset
 from unlearn.values.errors import UserError, at_least, choice, in_one_line
 
 Part = tuple[np.ndarray, list[int]]  # images, uint8 (n, 3, 32, 32), and their labels

@@ -6,7 +6,8 @@ import torch
 from sklearn.datasets import load_digits
 
 from unlearn.data.augmentation import Augmentation
-from unlearn.data.split import Data, Split, subset
+from unlearn.data.split import Data, Split
+from unlearn.data.subset import subset
 from unlearn.values.errors import at_least, choice
 
 TRAIN_SIZE = 1440  # of 1,797

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from unlearn.data.augmentation import Augmentation
+from unlearn.data.subset import subset
 from unlearn.data.tables import read_table
-from unlearn.data.text import Labelled, Texts, labelled, some
+from unlearn.data.text import Labelled, Texts, labelled
 from unlearn.values.errors import UserError, at_least, choice, in_one_line
 
 logger = logging.getLogger(__name__)
@@ -68,8 +69,8 @@ class Imdb:
         """
         train, test = self._parts()
         return Texts(
-            some(train, self.train_size, "dataset.train_size", seed, 0),
-            some(test, self.test_size, "dataset.test_size", seed, 1),
+            subset(train, self.train_size, seed),
+            subset(test, self.test_size, seed, test=True),
             len(SENTIMENTS),
         )
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 
 from unlearn.data.augmentation import Augmentation
+from unlearn.data.subset import subset
 from unlearn.data.tables import read_table
-from unlearn.data.text import Texts, labelled, some
+from unlearn.data.text import Texts, labelled
 from unlearn.values.errors import UserError, at_least, choice
 from unlearn.values.streams import generator
 
@@ -90,7 +91,7 @@ class RottenTomatoes:
             )
             for held_out in (False, True)
         ]
-        return Texts(some(parts[0], self.train_size, "dataset.train_size", seed, 0), parts[1], len(CATEGORIES))
+        return Texts(subset(parts[0], self.train_size, seed), parts[1], len(CATEGORIES))
 
     def _held_out(self, films: list[str]) -> list[bool]:
         """Say of each snippet whether its film is for testing."""

@@ -9,8 +9,6 @@ from torch import Tensor
 
 from unlearn.data.augmentation import Augmentation, Draws, augment
 from unlearn.data.text import Texts
-from unlearn.values.errors import UserError
-from unlearn.values.streams import generator
 
 
 @dataclass(frozen=True)
@@ -138,25 +136,3 @@ class Dataset(Protocol):
     def load(self, seed: int) -> Data | Texts:
         """Read both parts; the seed chooses the points of `dataset.train_size`."""
         ...
-
-
-def subset(split: Split, size: int | None, seed: int) -> Split:
-    """Take a seeded subset that keeps the stored order (`dataset.train_size`).
-
-    Args:
-        split: the whole training set.
-        size: how many points; None keeps all.
-        seed: the run's seed; the draw comes from the stream "subset".
-
-    Returns:
-        The split, or `size` points of it.
-
-    Raises:
-        UserError: there are fewer points than `size`, or `size` is below 1.
-    """
-    if size is None:
-        return split
-    if not 1 <= size <= len(split):
-        raise UserError(f"dataset.train_size={size}: must lie between 1 and the {len(split)} training points")
-    chosen = torch.randperm(len(split), generator=generator(seed, "subset"))[:size]
-    return split.take(chosen.sort().values)

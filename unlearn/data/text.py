@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from unlearn.values.errors import UserError
-from unlearn.values.streams import generator
 
 
 @dataclass(frozen=True)
@@ -92,28 +91,3 @@ def labelled(texts: Sequence[str], labels: Sequence[int], num_classes: int, wher
             f"{where}: no text has the label {absent[0]}; every class from 0 to {num_classes - 1} must occur"
         )
     return Labelled(tuple(texts), torch.tensor(labels, dtype=torch.int64))
-
-
-def some(part: Labelled, size: int | None, key: str, seed: int, part_number: int) -> Labelled:
-    """Take a seeded subset that keeps the stored order.
-
-    Args:
-        part: the whole part.
-        size: how many texts; None keeps all.
-        key: the config key, for the message.
-        seed: the run's seed; the draw comes from the stream "subset".
-        part_number: 0 for training, 1 for testing, so that their draws differ.
-
-    Returns:
-        The part, or `size` texts of it.
-
-    Raises:
-        UserError: there are fewer texts than `size`, or `size` is below 1.
-    """
-    if size is None:
-        return part
-    if not 1 <= size <= len(part):
-        raise UserError(f"{key}={size}: must lie between 1 and the {len(part)} texts of this part")
-    keys = (part_number,) if part_number else ()
-    drawn = torch.randperm(len(part), generator=generator(seed, "subset", *keys))[:size]
-    return part.take(drawn.sort().values)
