@@ -10,7 +10,7 @@ from unlearn.curvature.operator import Halves
 from unlearn.pipeline.forecast import forecast
 from unlearn.pipeline.run import run
 from unlearn.train.loop import train
-from unlearn.train.path import quotient_on_path
+from unlearn.train.path import Segment, quotient_on
 from unlearn.train.recording import Recording
 
 UNIT = {"order": "as_stored", "forget": (0, 1, 2), "unit": 0}
@@ -49,7 +49,7 @@ def test_exact_with_the_curvature_of_the_path_itself():
         recording.observe(step, m)
 
     def along(push):
-        return quotient_on_path(plan, recording.initial.weights, m, range(12), 0, 6, push)
+        return quotient_on(Segment(plan, recording.initial.weights, m, range(12), 0), 6, push)
 
     found, actual = forecast(recording, m, along, 5), m_prime.weights - m.weights
     assert torch.linalg.vector_norm(found.y - actual) < 1e-10 * torch.linalg.vector_norm(actual)

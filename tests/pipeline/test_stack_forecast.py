@@ -13,7 +13,7 @@ from unlearn.pipeline.forecast import forecast
 from unlearn.pipeline.stack_forecast import stacked_forecasts
 from unlearn.train.learner import Learner
 from unlearn.train.loop import train
-from unlearn.train.path import quotient_on_path
+from unlearn.train.path import quotient_on
 from unlearn.train.recording import Recording, Trained
 from unlearn.train.stack_objective import StackedObjective
 
@@ -56,9 +56,7 @@ def test_each_is_that_of_its_own_run(module, every):
             continue
         found = stacked_forecasts(trained, range(len(PLANS)), stack, 24, 5)
         for k, (recording, start) in enumerate(zip(alone, starts, strict=True)):
-            before = recording.carried
-            path = range(before.steps, recording.steps)
-            along = partial(quotient_on_path, plans[k], before.weights, start, path, before.since, 24)
+            along = partial(quotient_on, recording.carried.segment(recording.steps, start), 24)
             expected = forecast(recording, start, along, 5)
             recording.carried, stacked[k].carried = expected.carried, expected.carried
             assert (found[k].products, found[k].flags) == (expected.products, expected.flags)

@@ -8,7 +8,7 @@ from tests.worlds import classifier, recipe
 from unlearn.curvature.operator import Halves
 from unlearn.train.hessian import Sample, hessian_at
 from unlearn.train.learner import Learner
-from unlearn.train.path import quotient_on_path
+from unlearn.train.path import Segment, quotient_on
 
 UNIT = {"order": "as_stored", "batch_size": 6, "forget": (0, 1, 2, 3, 4, 5), "unit": 0}
 
@@ -24,7 +24,7 @@ def test_it_is_the_mean_hessian_of_the_kept_batches_along_the_line(decay):
     plan = recipe(objective, epochs=1, decay=decay, **UNIT)
     before, now = ends(objective, 0.3)
     push = 1e-5 * torch.ones_like(before)
-    found = quotient_on_path(plan, before, now, range(4), 0, 24, push)
+    found = quotient_on(Segment(plan, before, now, range(4), 0), 24, push)
     assert isinstance(found, Halves)  # batches 1 and 3, and 2
     truth, rates = 0, [plan.rate.at(step) for step in (1, 2, 3)]
     assert len(set(rates)) == (1 if decay == "constant" else 3)
@@ -40,7 +40,7 @@ def test_steps_before_the_first_visit_do_not_count():
     plan = recipe(objective, epochs=1, order="as_stored", batch_size=6, forget=tuple(range(6, 12)), unit=1)
     before, now = ends(objective, 0.3)
     push = 1e-5 * torch.ones_like(before)
-    found = quotient_on_path(plan, before, now, range(4), 1, 24, push)
+    found = quotient_on(Segment(plan, before, now, range(4), 1), 24, push)
     truth = 0
     for place in (2, 3):  # M' took step 0 too, when there was nothing to be carried yet
         at = Learner.start(torch.lerp(before, now.weights, place / 4), {})
@@ -54,7 +54,7 @@ def test_no_more_points_than_asked_for_but_one_batch(most, batches):
     objective = classifier()
     plan = recipe(objective, epochs=2, **UNIT)
     before, now = ends(objective, 0.1)
-    found = quotient_on_path(plan, before, now, range(1, 9), 1, most, torch.ones_like(before))
+    found = quotient_on(Segment(plan, before, now, range(1, 9), 1), most, torch.ones_like(before))
     halves = (found.first, found.second) if isinstance(found, Halves) else (found,)
     assert sum(len(half.parts) for half in halves) == batches
 
@@ -65,6 +65,7 @@ def test_it_changes_nothing_in_m():
     now = Learner.fresh(objective.network, torch.device("cpu"))
     weights, buffers = now.weights.clone(), {name: buffer.clone() for name, buffer in now.buffers.items()}
     push = torch.ones_like(weights)
-    quotient_on_path(recipe(objective, epochs=1, **UNIT), weights, now, range(4), 0, 24, push).matvec(push)
+    segment = Segment(recipe(objective, epochs=1, **UNIT), weights, now, range(4), 0)
+    quotient_on(segment, 24, push).matvec(push)
     assert now.weights.equal(weights)
     assert all(now.buffers[name].equal(buffer) for name, buffer in buffers.items())

@@ -19,7 +19,7 @@ from unlearn.train.arithmetic import passes
 from unlearn.train.hessian import Sample, hessian_at
 from unlearn.train.learner import Learner
 from unlearn.train.loop import Step
-from unlearn.train.path import quotient_on_path
+from unlearn.train.path import quotient_on
 from unlearn.train.recording import Trained
 from unlearn.values.errors import Diverged, NotFinite, UserError
 from unlearn.values.flat import buffer_distance, distance, norm
@@ -163,16 +163,8 @@ class Measurer:
             return None
         recording, original = trained.recording, trained.original
         assert recording.carried is not None
-        before = recording.carried
-        along = partial(
-            quotient_on_path,
-            prepared.recorded,
-            before.weights,
-            original,
-            range(before.steps, recording.steps),
-            before.since,
-            prepared.config.measure.hessian_samples,
-        )
+        segment = recording.carried.segment(recording.steps, original)
+        along = partial(quotient_on, segment, prepared.config.measure.hessian_samples)
         ahead = forecast(recording, original, along, products)
         recording.carried = ahead.carried
         return ahead

@@ -10,7 +10,7 @@ from unlearn.curvature.stacked import StackedKrylov, stacked_krylov
 from unlearn.pipeline.forecast import Forecast, Opened, Projected, close_forecasts, open_forecast
 from unlearn.train.recording import Trained
 from unlearn.train.stack_objective import StackedObjective
-from unlearn.train.stack_path import PathOfRow, StackedQuotient
+from unlearn.train.stack_path import SegmentOfRow, StackedQuotient
 
 
 def stacked_forecasts(
@@ -42,8 +42,8 @@ def stacked_forecasts(
             waiting[row] = opened
     if not waiting:
         return found
-    paths = [_path(row, trained[row], opened) for row, opened in waiting.items()]
-    operator = StackedQuotient.of(objective, paths, most).operator()
+    segments = [_segment(row, trained[row], opened) for row, opened in waiting.items()]
+    operator = StackedQuotient.of(objective, segments, most).operator()
     starts = torch.stack([opened.flat.d for opened in waiting.values()])
     spaces, sound = stacked_krylov(operator, starts, products)
     places = list(waiting)
@@ -86,8 +86,7 @@ def _coordinates(basis: Tensor, vector: Tensor) -> Tensor:
     return (basis @ vector).double()
 
 
-def _path(row: int, trained: Trained, opened: Opened) -> PathOfRow:
+def _segment(row: int, trained: Trained, opened: Opened) -> SegmentOfRow:
     before = trained.recording.carried
     assert before is not None
-    steps = range(before.steps, trained.recording.steps)
-    return PathOfRow(row, trained.recipe, before.weights, trained.original, steps, before.since, opened.flat.d)
+    return SegmentOfRow(row, before.segment(trained.recording.steps, trained.original), opened.flat.d)

@@ -7,6 +7,7 @@ from torch import Tensor
 from unlearn.curvature.transport import Difference, Flow, Removal
 from unlearn.train.learner import Learner
 from unlearn.train.loop import Recipe
+from unlearn.train.path import Segment
 from unlearn.train.visits import Visits
 
 
@@ -37,6 +38,18 @@ class Carried:
         """The first step whose curvature the removals have met; where there were none, that of the first visit."""
         first = self.visits.first
         return self.steps if self.difference is not None or first is None else first
+
+    def segment(self, steps: int, now: Learner) -> Segment:
+        """Describe the steps since.
+
+        Args:
+            steps: how many M has taken.
+            now: M.
+
+        Returns:
+            What curvature is taken on.
+        """
+        return Segment(self.visits.recipe, self.weights, now, range(self.steps, steps), self.since)
 
     @classmethod
     def start(cls, recipe: Recipe, initial: Learner) -> "Carried":

@@ -7,43 +7,33 @@ import torch
 from torch import Tensor
 
 from unlearn.curvature.stacked import StackedHalves, runs
-from unlearn.train.learner import Learner
-from unlearn.train.loop import Recipe
-from unlearn.train.path import batches_on_path, quotient_length, rates_on_path
+from unlearn.train.path import Segment
 from unlearn.train.stack_objective import StackedObjective
 
 ROWS = 80  # gradients of one pass; more would leave the cache
 
 
 @dataclass(frozen=True)
-class PathOfRow:
-    """Steps of one point, as `quotient_on_path` takes them.
+class SegmentOfRow:
+    """Steps of one point.
 
     Attributes:
         row: of the stacked objective.
-        recipe: the batches.
-        before: M's weights at the first of the steps.
-        now: M after the last of them.
-        steps: that were taken in between.
-        since: the first of them whose curvature the removal met.
+        segment: the steps.
         push: the removal, shape (dim,).
     """
 
     row: int
-    recipe: Recipe
-    before: Tensor
-    now: Learner
-    steps: range
-    since: int
+    segment: Segment
     push: Tensor
 
 
 @dataclass(frozen=True)
 class StackedQuotient:
-    """The mean slopes of the gradients on K paths, each over the length of its removal.
+    """The mean slopes of the gradients on K segments, each over the length of its removal.
 
     All gradients of a product, of every point, batch and sign, are taken in a few passes. The batches of the first half
-    of a path come before those of the second: so each half's sum is one product of all its points.
+    of a segment come before those of the second: so each half's sum is one product of all its points.
 
     Attributes:
         objective: the losses.
@@ -68,30 +58,31 @@ class StackedQuotient:
     lengths: Tensor
 
     @classmethod
-    def of(cls, objective: StackedObjective, paths: Sequence[PathOfRow], most: int) -> "StackedQuotient":
+    def of(cls, objective: StackedObjective, rows: Sequence[SegmentOfRow], most: int) -> "StackedQuotient":
         """Gather the batches.
 
         Args:
             objective: the losses.
-            paths: one a point.
-            most: how many points of a training set to look at; see `quotient_on_path`.
+            rows: one a point.
+            most: how many points of a training set to look at; see `quotient_on`.
 
         Returns:
-            The operators. A path with fewer batches than others has some of weight 0.
+            The operators. A segment with fewer batches than others has some of weight 0.
         """
-        picked = [batches_on_path(path.recipe, range(path.since, path.steps.stop), most) for path in paths]
-        count = max(1, *map(len, picked))  # M' may have taken no step on any path
+        segments = [row.segment for row in rows]
+        picked = [segment.batches(most) for segment in segments]
+        count = max(1, *map(len, picked))  # M' may have taken no step on any segment
         first = (count + 1) // 2
         width = max((len(batch.indices) for batches in picked for batch in batches), default=1)
-        before = torch.stack([path.before for path in paths])
-        now = torch.stack([path.now.weights for path in paths])
-        shape = len(paths), count, width
+        before = torch.stack([segment.before for segment in segments])
+        now = torch.stack([segment.now.weights for segment in segments])
+        shape = len(rows), count, width
         points, shares = torch.zeros(shape, dtype=torch.int64), before.new_zeros(shape)
         progress, means = before.new_zeros(shape[:2]), before.new_zeros(shape[:2])
-        share = torch.zeros(len(paths), dtype=torch.float64)
-        for k, (path, batches) in enumerate(zip(paths, picked, strict=True)):
-            whole = path.recipe.objective.renormalise == "batch_size"
-            rates = rates_on_path(path.recipe, batches)
+        share = torch.zeros(len(rows), dtype=torch.float64)
+        for k, (segment, batches) in enumerate(zip(segments, picked, strict=True)):
+            whole = segment.recipe.objective.renormalise == "batch_size"
+            rates = segment.rates(batches)
             halves = sum(rates[::2]), sum(rates[1::2])
             if batches:
                 share[k] = halves[0] / sum(halves)
@@ -99,18 +90,18 @@ class StackedQuotient:
                 place, size = (i // 2 + first if i % 2 else i // 2), len(batch.kept)
                 points[k, place, :size] = batch.kept
                 shares[k, place, :size] = 1 / (len(batch.indices) if whole else size)
-                progress[k, place] = (batch.step - path.steps.start) / len(path.steps)
+                progress[k, place] = segment.progress(batch)
                 means[k, place] = rates[i] / halves[i % 2]
         return cls(
             objective,
-            torch.tensor([path.row for path in paths]),
+            torch.tensor([row.row for row in rows]),
             torch.lerp(before[:, None], now[:, None], progress[:, :, None]),
             points,
             shares,
             means,
             first,
             share,
-            torch.tensor([quotient_length(path.push, path.now.weights) for path in paths], dtype=torch.float64),
+            torch.tensor([row.segment.length(row.push) for row in rows], dtype=torch.float64),
         )
 
     def operator(self) -> StackedHalves:
