@@ -33,11 +33,9 @@ class Points(BasicSweeper):
         self.plan = plan
 
     def _composed(self, point: Any) -> DictConfig:
-        from unlearn.pipeline.sweep_start import job_of
-
         assert self.config is not None
         assert self.hydra_context is not None
-        return job_of(self.hydra_context.config_loader.load_sweep_config(self.config, point.overrides))
+        return self.hydra_context.config_loader.load_sweep_config(self.config, point.overrides)
 
     def sweep(self, arguments: list[str]) -> Any:
         """Do the points that are not done.
@@ -76,7 +74,7 @@ class Points(BasicSweeper):
             # what is there are these very runs, even if the sweep was started in another way before
             todo = [point for point in todo if sweep.state_of(folder / point.name) not in DONE]
         if self.plan:
-            plan.show([self._composed(point) for point in points], points, folder)
+            plan.show([sweep_start.job_of(self._composed(point)) for point in points], points, folder)
             return []
         sweep_start.note(folder, base, points)
         return sweep.conduct(points, todo, folder, self.launcher.launch, self.max_batch_size)

@@ -55,7 +55,7 @@ def command(monkeypatch, tmp_path, capsys):
             ["method.name=krylov", *QUICK],
             "method.name=krylov: is a label, and changes nothing else; choose with method=",
         ),
-        (["optimizer.name=momentum", *QUICK], "choose with optimizer=momentum"),
+        (["optimizer.name='momentum'", *QUICK], "choose with optimizer=momentum"),
     ],
 )
 def test_bad_input(command, tmp_path, arguments, message):
@@ -111,7 +111,11 @@ def test_a_point_that_another_process_is_at_is_not_failed(command, tmp_path):
     assert not (tmp_path / "sweep/seed=0/failed.json").exists()
 
 
-@pytest.mark.parametrize("words", [["method.name=mine"], ["method=krylov", "method.name=krylov"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words",
+    [["method.name=mine"], ["method=krylov", "method.name='krylov'"], ["model.name=cnn"], ["logger.name=wandb"]],
+    ids=" ".join,
+)
 def test_a_label_that_misleads_nobody_is_free(command, tmp_path, words):
     code, _, err = command("hydra.run.dir=run", *QUICK, *words)
     assert (code, err) == (0, "")

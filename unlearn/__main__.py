@@ -80,7 +80,7 @@ def task(cfg: DictConfig, work: Work | None = None) -> float | None:
 
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
-        refuse_labels(HydraConfig.get().overrides.task)
+        refuse_labels(HydraConfig.get().overrides.task, HydraConfig.get().runtime.choices)
         before = sweep.state_of(folder)
         summary = (work or run)(cfg, folder)
         if summary["status"] == "diverged":  # when it was run before
@@ -96,7 +96,7 @@ def task(cfg: DictConfig, work: Work | None = None) -> float | None:
         else:
             report.show(summary, cfg.conventions.headline_error, folder)
     except Interrupted:
-        if HydraConfig.get().mode == RunMode.RUN:
+        if HydraConfig.get().mode == RunMode.RUN and sweep.state_of(folder) not in DONE:
             logging.getLogger(__name__).warning("with hydra.run.dir=%s it goes on in the same folder", folder)
         raise
     except UserError:

@@ -3,7 +3,8 @@
 import json
 import os
 import signal
-from contextlib import suppress
+import sys
+from contextlib import nullcontext, suppress
 from itertools import pairwise
 
 import pytest
@@ -114,13 +115,15 @@ def test_whatever_changes_m_double_prime_alone_changes_its_key_alone(tiny, chang
 def test_a_changed_class_of_the_users_own_is_another_key(tiny, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     text = "from dataclasses import dataclass\nfrom unlearn.methods.noop import Nothing\n\n\n"
-    file = tmp_path / "mine_of_test_stages.py"
     found = []
-    for comment in ("# one\n", "# other\n"):
-        file.write_text(f"{text}@dataclass(frozen=True)\nclass Mine(Nothing):\n    {comment}    pass\n")
-        prepared = prepare(tiny("model=mlp", "method=none", "method._target_=mine_of_test_stages.Mine"))
+    for comment in ("# one\n", "# other\n"):  # as two processes would find it
+        (tmp_path / "mine_of_stages.py").write_text(
+            f"{text}@dataclass(frozen=True)\nclass Mine(Nothing):\n    {comment}    pass\n"
+        )
+        monkeypatch.delitem(sys.modules, "mine_of_stages", raising=False)
+        prepared = prepare(tiny("model=mlp", "method=none", "method._target_=mine_of_stages.Mine"))
         found.append(keys.unlearned(prepared))
-    assert found[0]["pair"] == found[1]["pair"]  # it is not online here, or views are kept
+    assert found[0]["pair"] == found[1]["pair"]
     assert found[0]["method"].pop("source") != found[1]["method"].pop("source")
     assert found[0] == found[1]
 
@@ -245,19 +248,26 @@ def test_a_finished_run_is_not_done_again(tiny, tmp_path):
         run(tiny(*KEEP, "seed=1"), tmp_path)
 
 
-@pytest.mark.parametrize(("key", "what"), [("schedule", "another forget set"), ("data", "other training data")])
-def test_a_finished_run_on_another_file_is_not_this_one(tiny, tmp_path, key, what):
+def test_a_finished_run_on_another_file_is_not_this_one(tiny, tmp_path):
     """The settings are the same where the file that they name has changed."""
+    options = (*KEEP, "forget=file", f"forget.path={tmp_path / 'asked.txt'}")
+    for points, refused in (("1 2", False), ("2 1", False), ("1 3", True)):
+        (tmp_path / "asked.txt").write_text(points)
+        with pytest.raises(UserError, match="another forget set") if refused else nullcontext():
+            run(tiny(*options), tmp_path / "run")
+
+
+def test_a_finished_run_on_other_data_is_not_this_one(tiny, tmp_path, monkeypatch):
     run(tiny(*KEEP), tmp_path)
-    record = tmp_path / "provenance.json"
-    record.write_text(json.dumps({**json.loads(record.read_text()), key: "0"}))
-    with pytest.raises(UserError, match=what):
+    monkeypatch.setattr("unlearn.data.split.Split.fingerprint", lambda _: "other")
+    with pytest.raises(UserError, match="other training data"):
         run(tiny(*KEEP), tmp_path)
 
 
 def test_views_share_what_did_not_change(tiny, tmp_path):
     """The size of a kept pair grows by weights, velocities and forecast, not by all that is recorded."""
-    run(tiny("model=mlp", "measure.every=1", *sharing(tmp_path)), tmp_path / "run")
+    scattered = ("forget=points", "forget.count=30", "training.epochs=5")  # a visit at each step
+    run(tiny("model=mlp", "measure.every=1", *scattered, *sharing(tmp_path)), tmp_path / "run")
     (state,) = (tmp_path / "store" / "pair").glob("*/state.pt")
     from unlearn.store.entries import checked
     from unlearn.store.files import from_bytes
@@ -267,3 +277,5 @@ def test_views_share_what_did_not_change(tiny, tmp_path):
         left, right = one["view"]["recording"], two["view"]["recording"]
         assert left["initial"]["weights"].data_ptr() == right["initial"]["weights"].data_ptr()
         assert left["initial_gradient"].data_ptr() == right["initial_gradient"].data_ptr()
+        groups = [{group["push"].data_ptr() for group in each["visited"]["groups"].values()} for each in (left, right)]
+        assert len(groups[1] - groups[0]) <= 2  # the newest, and one that took in its neighbour

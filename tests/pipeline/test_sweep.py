@@ -199,15 +199,18 @@ def test_points_that_never_began_are_launched_again_when_a_worker_was_killed(tmp
     """joblib stops all workers with one; which launcher raised what else, nobody knows."""
     every = [Point(name, [name]) for name in "abc"]
     launched = []
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "failed.json").write_text('{"status": "failed", "error": "before"}')
 
     def launch(overrides, first):
         launched.append([name for (name,) in overrides])
-        (tmp_path / overrides[0][0]).mkdir()
+        (tmp_path / overrides[0][0]).mkdir(exist_ok=True)
         if len(launched) == 1:
             raise error
         for (name,) in overrides:
             (tmp_path / name).mkdir(exist_ok=True)
             (tmp_path / name / "summary.json").write_text('{"status": "completed"}')
+            (tmp_path / name / "failed.json").unlink(missing_ok=True)
 
     with pytest.raises(SweepEnded):
         conduct(every, every, tmp_path, launch)

@@ -24,7 +24,7 @@ def visited(plan):
 def test_of_many_visits_neighbours_share_their_mean():
     visits, seen = visited(recipe(quadratic(), epochs=KEPT + 2, **UNIT))
     pushes, folded = seen[True], visits.all()
-    assert [len(group.steps) for group in visits.groups] == [2, 2] + [1] * (KEPT - 2)
+    assert [len(group.steps) for group in visits.groups.values()] == [2, 2] + [1] * (KEPT - 2)
     for pair in (0, 2):
         assert folded[pair].push is folded[pair + 1].push
         assert torch.allclose(folded[pair].push, (pushes[pair] + pushes[pair + 1]) / 2)
@@ -34,11 +34,11 @@ def test_of_many_visits_neighbours_share_their_mean():
 def test_visits_take_no_more_memory_than_a_few():
     plan = recipe(quadratic(), epochs=100, **UNIT)
     visits, seen = visited(plan)
-    steps = [step for group in visits.groups for step in group.steps]
+    steps = [step for group in visits.groups.values() for step in group.steps]
     assert steps == sorted(steps) == [visit.step for visit in visits.all()]
     assert len(steps) == 100
     assert len(visits.groups) == KEPT
-    assert max(len(group.steps) for group in visits.groups) < 40  # neighbours in time, not all of them
+    assert max(len(group.steps) for group in visits.groups.values()) < 40  # neighbours in time, not all of them
     assert visits.first == 1
     total = sum(visit.push for visit in visits.all())
     assert torch.allclose(total, sum(seen[True]))
@@ -54,7 +54,7 @@ def test_whole_batches_and_points_of_a_batch_are_folded_apart():
     for whole in (True, False):
         of_kind = [visit for visit in folded if visit.whole == whole]
         assert torch.allclose(sum(visit.push for visit in of_kind), sum(seen[whole]))
-        count = next(len(group.steps) for group in visits.groups if group.whole == whole)
+        count = next(len(group.steps) for group in visits.groups.values() if group.whole == whole)
         assert count > 1
         assert torch.allclose(of_kind[0].push, sum(seen[whole][:count]) / count)
         assert (of_kind[0].jump is not None) == whole

@@ -197,7 +197,8 @@ class Pooled(nn.Module):
             Shape (b, width).
         """
         real = tokens != self.pad  # (b, length)
-        longest = max(int(real.any(dim=0).sum()), 1)  # padding is on the right; one look at a GPU
+        places = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
+        longest = max(int((real.any(dim=0) * places).max()), 1)  # one look at a GPU
         tokens, real = tokens[:, :longest], real[:, :longest]
         out = self.encoder(input_ids=tokens, attention_mask=real.long())
         if self.pooling == "pooler":

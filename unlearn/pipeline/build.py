@@ -7,6 +7,7 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
+from unlearn.store.code import source_of
 from unlearn.values.errors import UserError, first_line
 
 
@@ -31,6 +32,7 @@ def build(node: Any, key: str) -> Any:
         raise UserError(f"{key}._target_={node._target_}: cannot be imported ({error})") from error
     if not (isinstance(target, type) and dataclasses.is_dataclass(target)):
         raise UserError(f"{key}._target_={node._target_}: is not a dataclass of settings")
+    source_of(target)  # as it is now that it is loaded; the file may change while a run lasts
     resolved = cast(dict[str, Any], OmegaConf.to_container(node, resolve=True))
     settings = {name: value for name, value in resolved.items() if name != "_target_"}
     missing = [

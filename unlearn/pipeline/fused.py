@@ -99,10 +99,12 @@ def finish(point: StackedPoint, path: Path) -> dict[str, Any]:
 
     Raises:
         Diverged: the point did; what was measured until then is in the folder.
+        UserError: the folder holds another run.
     """
     with taken(path):
         folder = RunFolder.create(path, point.settings)
         if (summary := folder.finished()) is not None:
+            check_same(folder, point.prepared)
             return summary
         with recorded(point.cfg, point.settings, point.prepared, folder, point.outcome) as sink:
             for place, row in enumerate(point.outcome.rows):

@@ -107,8 +107,9 @@ def keeps_views(prepared: Prepared) -> bool:
     """
     config = prepared.config
     looks = prepared.recorded.schedule.total_steps // config.measure.every + 1
-    # weights, velocity, gradient and what decay adds to it, of two models; the forecast's weights, d, u and y
-    size = looks * 12 * prepared.network.layout.dim * prepared.network.initial_weights().element_size()
+    # weights, velocity, gradient and what decay adds to it, of two models; the forecast's weights, d, u and y; two groups
+    # of visits
+    size = looks * 14 * prepared.network.layout.dim * prepared.network.initial_weights().element_size()
     return size <= config.store.trajectory_mb * 1e6
 
 

@@ -46,13 +46,11 @@ class Pace:
         step: seconds for one step of M and M'.
         look: seconds for one measured step, beyond that.
         start: seconds before the first step.
-        megabytes: that its trained pair takes in the store.
     """
 
     step: float
     look: float
     start: float
-    megabytes: float
 
 
 def show(jobs: Sequence[DictConfig], points: Sequence[sweep.Point], folder: Path) -> None:
@@ -77,7 +75,7 @@ def show(jobs: Sequence[DictConfig], points: Sequence[sweep.Point], folder: Path
         count = 1 if keeps_views(prepared) else _owners(sharing)
         trainings += count
         seconds += count * duration(prepared, paces[kind])
-        megabytes += count * paces[kind].megabytes if job.store.enabled else 0.0
+        megabytes += count * _megabytes(prepared) if job.store.enabled else 0.0
     table = Table(title=f"plan of {folder}", box=SIMPLE_HEAD, show_header=False)
     table.add_row("points", str(len(points)))
     table.add_row("  done already", str(len(points) - len(left)))
@@ -139,7 +137,7 @@ def pace(job: DictConfig) -> Pace:
         if step.taken >= STEPS:
             break
     spans = sorted(b - a for a, b in pairwise(stamps))
-    return Pace(spans[len(spans) // 2], min(looks), begun, _megabytes(prepared))
+    return Pace(spans[len(spans) // 2], min(looks), begun)
 
 
 def duration(prepared: Prepared, pace: Pace) -> float:
@@ -170,8 +168,11 @@ def _owners(sharing: Sequence[DictConfig]) -> int:
 def _megabytes(prepared: Prepared) -> float:
     size, config = prepared.network.layout.dim * 4 / 1e6, prepared.config
     looks = prepared.recorded.schedule.total_steps // config.measure.every if keeps_views(prepared) else 0
-    # weights, velocity and gradient of M and M'; weights, d and u that a forecast goes on from, and its y
-    view = 6 + (3 + (config.optimizer.momentum > 0) if config.measure.krylov else 0)
+    # weights, velocity and gradient of M and M', and with what decay adds; weights, d and u that a forecast goes on
+    # from, and its y
+    ahead = config.measure.krylov and config.measure.hessian_samples
+    sgd = config.optimizer
+    view = 6 + 2 * (sgd.weight_decay > 0) + (3 + (sgd.momentum > 0) if ahead else 0)
     return (view * looks + 12) * size
 
 

@@ -110,7 +110,7 @@ def run(cfg: DictConfig, path: Path) -> dict[str, Any]:
     with taken(path):
         folder = RunFolder.create(path, settings)
         if (summary := folder.finished()) is not None:
-            _check_same(folder, prepared)
+            check_same(folder, prepared)
             logger.info("%s: is done already", path)
             return summary
         with recorded(cfg, settings, prepared, folder, outcome) as sink, watch, told(prepared.device):
@@ -265,10 +265,21 @@ def _user(path: Path, store: Store | Alone) -> str:
     return os.path.relpath(path.resolve(), store.root.resolve()) if isinstance(store, Store) else str(path)
 
 
-def _check_same(folder: RunFolder, prepared: Prepared) -> None:
-    """Refuse a finished run with the same settings but other batches or data, whose files have changed since."""
+def check_same(folder: RunFolder, prepared: Prepared) -> None:
+    """Refuse a finished run with the same settings but other batches or data, whose files have changed since.
+
+    Args:
+        folder: of the finished run.
+        prepared: the run that is asked for.
+
+    Raises:
+        UserError: they differ. Of features, which another machine rounds otherwise, the data is not compared.
+    """
     now, then = _provenance(prepared), folder.read_json("provenance")
-    for key, what in (("schedule", "other batches, or another forget set"), ("data", "other training data")):
+    parts = {"schedule": "other batches, or another forget set"}
+    if not prepared.data.train.inputs.is_floating_point():
+        parts["data"] = "other training data"
+    for key, what in parts.items():
         if then and then.get(key) != now[key]:
             raise UserError(f"{folder.path}: holds a run on {what}; choose another folder")
 

@@ -1,7 +1,7 @@
 """What can be said of a config before any data is loaded: its keys, its values, and the parts that they describe."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, cast
 
@@ -97,11 +97,12 @@ def checked(cfg: DictConfig, make: Callable[[Any, str], Any] = build) -> Setting
     return Settings(config, parts, logger, records)
 
 
-def refuse_labels(overrides: Sequence[str]) -> None:
+def refuse_labels(overrides: Sequence[str], choices: Mapping[str, str | None]) -> None:
     """Refuse `method.name=krylov` and the like, which would label a run as what it is not.
 
     Args:
         overrides: as the user wrote them, each of one value.
+        choices: by group, the file that was chosen.
 
     Raises:
         UserError: a name is that of another choice of its group.
@@ -109,9 +110,10 @@ def refuse_labels(overrides: Sequence[str]) -> None:
     for text in overrides:
         key, _, value = text.partition("=")
         group, _, leaf = key.lstrip("+").partition(".")
-        chosen = f"{group}={value}"
-        if leaf == "name" and chosen not in overrides and (CONF / group / f"{value}.yaml").is_file():
-            raise UserError(f"{key}={value}: is a label, and changes nothing else; choose with {chosen}")
+        other = value.strip("'\"")
+        named = leaf == "name" and group in (*GROUPS, "optimizer", "conventions")
+        if named and other != choices.get(group) and (CONF / group / f"{other}.yaml").is_file():
+            raise UserError(f"{key}={other}: is a label, and changes nothing else; choose with {group}={other}")
 
 
 def refuse_unknown(cfg: DictConfig, schema: type, prefix: str = "") -> None:

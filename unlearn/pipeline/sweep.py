@@ -148,12 +148,15 @@ def conduct(
     while left:
         size, unmet = at_once or len(left), []
         for first in range(0, len(left), size):
+            some = left[first : first + size]
+            before = [_touched(folder / point.name) for point in some]
             try:
-                returned.append(launch([point.overrides for point in left[first : first + size]], first))
+                returned.append(launch([point.overrides for point in some], first))
             except Exception as error:  # a worker died, say; what each point left behind tells which
                 logger.error("launcher: %s: %s", type(error).__name__, first_line(error))
                 if isinstance(error, BrokenProcessPool):  # joblib's workers, all of them for one that was killed
-                    unmet += [point for point in left[first : first + size] if not (folder / point.name).exists()]
+                    now = [_touched(folder / point.name) for point in some]
+                    unmet += [point for point, one, two in zip(some, before, now, strict=True) if one == two]
         # a point that is still unfinished without a lock lost its worker; one with a lock has another sweep's
         waited = [point for point in left if _wait(folder / point.name) and not _told(folder / point.name)]
         left = waited + (unmet if len(unmet) < len(left) else [])
@@ -165,6 +168,14 @@ def conduct(
     if states["diverged"]:
         raise SweepEnded(3)
     return returned
+
+
+def _touched(folder: Path) -> int | None:
+    """Say when a name in a folder last came or went, as one does when a point begins."""
+    try:
+        return folder.stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
 
 
 def _told(folder: Path) -> bool:

@@ -44,7 +44,11 @@ def base_of(fixed: Sequence[str], folders: Iterable[Path]) -> dict[str, Any]:
         A digest of the config files and of what they read of the environment, and these overrides.
     """
     digest = hashlib.sha256()
-    for file in (file for folder in folders for file in sorted(folder.rglob("*.yaml"))):
+    # groups lie at most two folders deep, and what runs have written deeper
+    depths = ("*.yaml", "*/*.yaml", "*/*/*.yaml")
+    for file in (file for folder in folders for depth in depths for file in sorted(folder.glob(depth))):
+        if not file.is_file():
+            continue
         text = file.read_bytes()
         digest.update(text)
         for name in _ENVIRONMENT.findall(text):
@@ -108,7 +112,7 @@ def check(points: Sequence[Point], folder: Path, composed: Callable[[Point], Dic
     Args:
         points: those that are to be run.
         folder: of the sweep.
-        composed: gives the config of a point, without Hydra's own part.
+        composed: gives the config of a point.
         known: from `noted`.
 
     Raises:
@@ -118,11 +122,12 @@ def check(points: Sequence[Point], folder: Path, composed: Callable[[Point], Dic
     from unlearn.pipeline.settings import checked, refuse_labels
 
     for point in covering(points):
-        refuse_labels(point.overrides)
-        checked(composed(point))
+        config = composed(point)
+        refuse_labels(point.overrides, config.hydra.runtime.choices)
+        checked(job_of(config))
     for point in points:
         if point.name not in known and held(folder / point.name):
-            settings = cast(dict[str, Any], OmegaConf.to_container(composed(point), resolve=True))
+            settings = cast(dict[str, Any], OmegaConf.to_container(job_of(composed(point)), resolve=True))
             if other := difference(folder / point.name, settings):
                 raise UserError(
                     f"hydra.sweep.dir={folder}: {point.name} holds another run already ({other}); choose another folder"

@@ -32,6 +32,7 @@ def code_version(parts: tuple[str, ...], root: Path = PACKAGE) -> str:
     return f"{digest.hexdigest()[:12]} {libraries()}"
 
 
+@cache  # a process keeps the code that it started with
 def source_of(kind: type) -> str | None:
     """Hash the file of a class that is not ours, which no `code_version` knows.
 
@@ -40,7 +41,7 @@ def source_of(kind: type) -> str | None:
 
     Returns:
         Twelve hexadecimal digits; None for a class of this package. What its file imports is not looked at. Of a class
-        without a file another digest each time, so that nothing is ever taken for its work.
+        without a file another digest in each process, so that nothing is ever taken for its work.
     """
     if kind.__module__.partition(".")[0] == PACKAGE.name:
         return None

@@ -35,9 +35,9 @@ class Carried:
 
     @property
     def since(self) -> int:
-        """The first step whose curvature the removals have met; where there were none, that of the first visit."""
+        """The first step whose curvature the removals have met: where there were none before, that after a visit."""
         first = self.visits.first
-        return self.steps if self.difference is not None or first is None else first
+        return self.steps if self.difference is not None or first is None else first + 1
 
     def segment(self, steps: int, now: Learner) -> Segment:
         """Describe the steps since.

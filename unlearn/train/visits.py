@@ -62,16 +62,16 @@ class Visits:
 
     Attributes:
         recipe: of the recorded phase.
-        groups: in the order of their first steps.
+        groups: by their first steps, ascending; by key, so that views of two moments share those that stayed.
     """
 
     recipe: Recipe
-    groups: list[Group] = field(default_factory=list)
+    groups: dict[int, Group] = field(default_factory=dict)
 
     @property
     def first(self) -> int | None:
         """The step of the first visit, or None."""
-        return self.groups[0].steps[0] if self.groups else None
+        return next(iter(self.groups), None)
 
     def observe(self, step: Step, original: Learner) -> None:
         """Look at M just after a visit.
@@ -82,17 +82,18 @@ class Visits:
         """
         whole = not len(step.batch.kept)
         push = original.velocity.clone() if whole else removal_of(self.recipe, step, original)
-        self.groups.append(Group(whole, [step.batch.step], push, self._jump(step, original) if whole else None))
+        at, jump = step.batch.step, self._jump(step, original) if whole else None
+        self.groups[at] = Group(whole, [at], push, jump)
         if len(self.groups) > KEPT:
             self._join()
 
     def _join(self) -> None:
         """Join the two neighbours of a kind that are fewest together."""
-        of_kinds = [[group for group in self.groups if group.whole == whole] for whole in (True, False)]
+        of_kinds = [[group for group in self.groups.values() if group.whole == whole] for whole in (True, False)]
         neighbours = [pair for of_kind in of_kinds for pair in pairwise(of_kind)]
         earlier, later = min(neighbours, key=lambda pair: len(pair[0].steps) + len(pair[1].steps))
+        del self.groups[later.steps[0]]
         earlier.absorb(later)
-        self.groups = [group for group in self.groups if group is not later]
 
     def _jump(self, step: Step, original: Learner) -> Tensor | None:
         momentum, decay = self.recipe.optimizer.momentum, self.recipe.optimizer.weight_decay
@@ -109,8 +110,8 @@ class Visits:
         Returns:
             In the order of their steps; as they were, or each with the mean of its group.
         """
-        return sorted((visit for group in self.groups for visit in group.visits()), key=lambda visit: visit.step)
+        return sorted((visit for group in self.groups.values() for visit in group.visits()), key=lambda visit: visit.step)
 
     def nothing(self) -> bool:
         """Say whether there were none, or what they did was nothing."""
-        return not any(bool(group.push.any()) for group in self.groups)
+        return not any(bool(group.push.any()) for group in self.groups.values())
