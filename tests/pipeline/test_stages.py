@@ -273,7 +273,7 @@ def test_views_share_what_did_not_change(tiny, tmp_path):
     from unlearn.store.files import from_bytes
 
     looks = from_bytes(checked(state.parent), "cpu")["looks"]
-    for one, two in pairwise(looks[1:]):
+    for one, two in pairwise(looks[3:]):  # after the first epoch, in which gradients at w_0 are added up
         left, right = one["view"]["recording"], two["view"]["recording"]
         assert left["initial"]["weights"].data_ptr() == right["initial"]["weights"].data_ptr()
         assert left["initial_gradient"].data_ptr() == right["initial_gradient"].data_ptr()
