@@ -113,6 +113,17 @@ def test_processes_share_out_a_stack(tiny, tmp_path, monkeypatch):
             assert buffers == {}
 
 
+def test_a_point_that_another_start_has_finished_keeps_its_summary(tiny, tmp_path, monkeypatch):
+    configs = [tiny(*MLP, "measure.hessian_samples=0", f"seed={seed}") for seed in range(2)]
+    (stack,), _ = fused(configs, tmp_path)
+    before = (tmp_path / "fused0" / "summary.json").read_bytes()
+    assert finish(stack[0], tmp_path / "fused0") == json.loads(before)
+    assert (tmp_path / "fused0" / "summary.json").read_bytes() == before
+    monkeypatch.setattr("unlearn.data.split.Split.fingerprint", lambda _: "other")
+    with pytest.raises(UserError, match="other training data"):
+        finish(stack[0], tmp_path / "fused0")
+
+
 @pytest.mark.parametrize("widths", ["[5]", "[13]", "[64,32]"])
 def test_with_nothing_forgotten_m_prime_is_m_in_a_stack_too(tiny, tmp_path, widths):
     """M and M' are rows of one product, wherever they lie in it."""

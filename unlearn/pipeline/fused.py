@@ -16,7 +16,7 @@ from joblib import cpu_count  # heeds affinity and container limits, as os.cpu_c
 from unlearn.methods.method import applied
 from unlearn.pipeline import forks, report
 from unlearn.pipeline.measure import judge
-from unlearn.pipeline.run import Ended, Outcome, conclude, recorded
+from unlearn.pipeline.run import Ended, Outcome, check_same, conclude, recorded
 from unlearn.pipeline.stack_curvature import StackCurvature, StackMeasurer
 from unlearn.pipeline.stacking import StackedPoint
 from unlearn.pipeline.stopwatch import Stopwatch

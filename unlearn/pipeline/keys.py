@@ -107,8 +107,8 @@ def keeps_views(prepared: Prepared) -> bool:
     """
     config = prepared.config
     looks = prepared.recorded.schedule.total_steps // config.measure.every + 1
-    # weights, velocity, gradient and what decay adds to it, of two models; the forecast's weights, d, u and y; two groups
-    # of visits
+    # weights, velocity, gradient and what decay adds to it, of two models; the forecast's weights, d, u and y; two
+    # groups of visits
     size = looks * 14 * prepared.network.layout.dim * prepared.network.initial_weights().element_size()
     return size <= config.store.trajectory_mb * 1e6
 
@@ -131,7 +131,7 @@ def _phase(recipe: Recipe, whole: bool) -> dict[str, Any]:
 
 
 def _part(part: Any) -> dict[str, Any]:
-    kind = type(part)
+    kind: type = type(part)
     source = source_of(kind)
     own = {} if source is None else {"source": source}
     return {"class": f"{kind.__module__}.{kind.__qualname__}", **own, **asdict(part)}

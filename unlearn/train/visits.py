@@ -110,7 +110,8 @@ class Visits:
         Returns:
             In the order of their steps; as they were, or each with the mean of its group.
         """
-        return sorted((visit for group in self.groups.values() for visit in group.visits()), key=lambda visit: visit.step)
+        every = (visit for group in self.groups.values() for visit in group.visits())
+        return sorted(every, key=lambda visit: visit.step)
 
     def nothing(self) -> bool:
         """Say whether there were none, or what they did was nothing."""
