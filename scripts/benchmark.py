@@ -34,6 +34,7 @@ from unlearn.values.whole import whole
 
 PARTS = ("step", "sigma", "floor", "products", "growth")  # those that run unasked
 MORE_PARTS = (*PARTS, "needed", "throughput")
+IMAGES = 2048  # of real data, or what the steps need if that is more
 LARGE_BATCH = 128  # beside --batch, in the part throughput
 OPTIMIZERS = {  # of the parts floor and products
     "sgd": ("optimizer.momentum=0", "optimizer.weight_decay=0"),
@@ -125,6 +126,8 @@ def worlds(asked: argparse.Namespace, folder: Path) -> tuple[World, list[World]]
         return own, [own] if asked.config == "tiny" else [own, *(world for world in small if world.name != own.name)]
     largest = LARGE_BATCH if "throughput" in asked.parts else asked.batch
     size = max(asked.samples, asked.row_samples, asked.batch * (asked.steps + 1), largest)
+    if asked.data != "synthetic":  # another number is another draw, scaled otherwise: another path
+        size = max(size, IMAGES)
     root = images_at(asked.data, folder / "images", size)
     return images("resnet18", root, size, asked.batch, asked.threads, *more, device=device), small
 
