@@ -231,11 +231,12 @@ class _Phase:
                         self.taken = step.taken
                         trained.recording.observe(step, trained.original)
                         advance(step.taken)
-                        if step.taken % every == 0 or step.taken == last or job.watch.due():
+                        measured = step.taken % every == 0 or step.taken == last
+                        if measured or job.watch.due():
                             break
                     else:
                         return
-                if step.taken % every == 0 or step.taken == last:
+                if measured:
                     with job.seconds("measure"):
                         look = self.measurer.look(step, trained)
                         self.looks.append(self._item(look, final=step.taken == last))
