@@ -20,7 +20,7 @@ def product(loss: Callable[[Tensor], Tensor], weights: Tensor, vector: Tensor) -
     return torch.autograd.grad(gradient, point, vector)[0]
 
 
-def assert_equal_products(module: nn.Module, inputs: Tensor, train: bool = True, keep: bool = False) -> None:
+def assert_equal_products(module: nn.Module, inputs: Tensor, train: bool = True, keep: int | None = 0) -> None:
     device = inputs.device
     network = Network.of(module.double().to(device))
     generator = torch.Generator().manual_seed(0)
@@ -57,8 +57,8 @@ def images(*shape: int) -> Tensor:
         {"padding": "same"},
     ],
 )
-@pytest.mark.parametrize("keep", [False, True])
-def test_two_convolutions(settings: dict[str, object], keep: bool) -> None:
+@pytest.mark.parametrize("keep", [0, None])
+def test_two_convolutions(settings: dict[str, object], keep: int | None) -> None:
     module = nn.Sequential(nn.Conv2d(2, 4, 3, **settings), nn.Tanh(), nn.Conv2d(4, 6, 3, **settings))  # type: ignore[arg-type]
     assert_equal_products(module, images(4, 2, 9, 9), keep=keep)
 
@@ -133,8 +133,8 @@ def test_values_nobody_should_read_are_nan_and_numbers_forward_are_the_same() ->
     assert all(part.isfinite().all() for part in whole)
 
 
-@pytest.mark.parametrize("keep", [False, True])
-def test_a_loss_of_the_pieces_and_of_the_whole(keep: bool) -> None:
+@pytest.mark.parametrize("keep", [0, None])
+def test_a_loss_of_the_pieces_and_of_the_whole(keep: int | None) -> None:
     network, inputs = Network.of(nn.Sequential(nn.Conv2d(2, 3, 3), nn.Tanh()).double()), images(4, 2, 4, 4)
     generator = torch.Generator().manual_seed(5)
     weights, vector = torch.randn(2, network.layout.dim, generator=generator, dtype=torch.float64)

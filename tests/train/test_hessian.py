@@ -1,5 +1,8 @@
 """The training loss's curvature on a sample: chunks, BatchNorm's batches, penalties, Gauss-Newton."""
 
+from dataclasses import replace
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -42,8 +45,26 @@ def test_chunks_change_memory_and_not_the_product(chunk):
     at, sample = Learner.start(weights, {}), Sample(torch.arange(24), True, 8, chunk)
     truth = hessian(lambda w: objective.loss(w, {}, torch.arange(24)))(weights)
     operator = hessian_at(objective, at, sample)
-    assert operator.keep == (chunk == 24)
+    assert operator.keep == (None if chunk == 24 else 0)
     assert torch.allclose(dense(operator, weights), truth, atol=1e-12)
+
+
+@pytest.mark.parametrize(("kept", "graphs"), [(0, 0), (4, 0), (5, 1), (14, 2), (20, 4), (24, 5), (512, 5)])
+def test_graphs_that_are_kept_change_no_bit_of_a_product(kept, graphs):
+    objective = classifier()
+    weights = objective.network.initial_weights()
+    at, sample = Learner.start(weights, {}), Sample(torch.arange(24), True, 8, 5)
+    anew, operator = (hessian_at(objective, at, replace(sample, kept=points)) for points in (0, kept))
+    built = []
+
+    def counted(loss, flat):
+        built.append(loss)
+        return loss(flat)
+
+    operator.losses = [(share, partial(counted, loss)) for share, loss in operator.losses]
+    for vector in torch.randn(3, len(weights), generator=torch.Generator().manual_seed(3), dtype=torch.float64):
+        assert operator.matvec(vector).equal(anew.matvec(vector))
+    assert len(built) == 5 + 2 * (5 - graphs)
 
 
 def test_a_large_network_never_holds_more_than_a_chunk():
@@ -52,7 +73,7 @@ def test_a_large_network_never_holds_more_than_a_chunk():
     assert [*sizes, chunk_for(11_173_962, 64, cpu)] == [512, 16, 512, 64]
     objective = classifier()
     at = Learner.start(objective.network.initial_weights(), {})
-    assert not hessian_at(objective, at, Sample(torch.arange(24), True, 8, 8)).keep
+    assert hessian_at(objective, at, Sample(torch.arange(24), True, 8, 8)).keep == 0
 
 
 LINEAR = [nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 3)]

@@ -35,21 +35,21 @@ class Operator(Protocol):
 class Hessian:
     """The exact Hessian of a weighted sum of losses, by double backward.
 
-    H v = sum_k c_k d/dw (grad L_k(w) . v). With `keep` the graph of each gradient is built on the first product and
-    kept for the others: a product then costs about two backward passes, and memory holds every graph. Without it each
-    product builds one graph after the other: half as much work again, and the memory of one L_k whatever their number.
+    H v = sum_k c_k d/dw (grad L_k(w) . v). A graph of a gradient that is kept is built on the first product and serves
+    the others too: of this L_k they cost about two backward passes. The others are built anew for each product, one
+    after the other: half as much work again, and the memory of one whatever their number. The product is the same.
     (Forward-over-reverse, the usual choice there, took longer and more memory on a ResNet-18.)
 
     Attributes:
         weights: w, the flat point at which the Hessian is taken, shape (dim,).
         losses: pairs (c_k, L_k); L_k maps flat weights to a scalar and must not depend on anything that changes between
             products.
-        keep: whether graphs are kept between products.
+        keep: how many graphs are kept between products, of the first losses; None keeps all.
     """
 
     weights: Tensor
     losses: Sequence[tuple[float, Callable[[Tensor], Tensor]]]
-    keep: bool = True
+    keep: int | None = None
     _graphs: list[tuple[float, list[Tensor], list[Tensor]]] = field(default_factory=list, init=False, repr=False)
 
     @property
@@ -57,11 +57,13 @@ class Hessian:
         """Number of weights."""
         return len(self.weights)
 
+    @property
+    def _kept(self) -> int:
+        return len(self.losses) if self.keep is None else self.keep
+
     def _built(self) -> Iterator[tuple[float, list[Tensor], list[Tensor]]]:
-        if self._graphs:
-            yield from self._graphs
-            return
-        for share, loss in self.losses:
+        yield from self._graphs
+        for share, loss in self.losses[len(self._graphs) :]:
             point = self.weights.detach().requires_grad_()
             with Economical(point) as built:
                 value = loss(point)
@@ -69,7 +71,7 @@ class Hessian:
             # what the loss does not depend on, or only as a sum of a term of its own, has no curvature
             curved = [(leaf, slope) for leaf, slope in zip(built.leaves, slopes, strict=True) if _depends(slope)]
             leaves, gradients = [leaf for leaf, _ in curved], [slope for _, slope in curved]
-            if self.keep:
+            if len(self._graphs) < self._kept:
                 self._graphs.append((share, leaves, gradients))
             yield share, leaves, gradients
 
@@ -83,11 +85,12 @@ class Hessian:
             H v, shape (dim,).
         """
         total = torch.zeros_like(vector)
-        for share, leaves, gradients in self._built():
+        for place, (share, leaves, gradients) in enumerate(self._built()):
             if not leaves:  # the loss is linear in the weights
                 continue
             given = [self._place(leaf, vector) for leaf in leaves]
-            products = torch.autograd.grad(gradients, leaves, given, retain_graph=self.keep, allow_unused=True)
+            retain = place < self._kept
+            products = torch.autograd.grad(gradients, leaves, given, retain_graph=retain, allow_unused=True)
             for leaf, product in zip(leaves, products, strict=True):
                 if product is not None:
                     self._place(leaf, total).add_(product, alpha=share)

@@ -118,6 +118,7 @@ class Measure:
     every: int = MISSING
     hessian_samples: int = MISSING  # 0: no sigma
     hessian_chunk: int | None = MISSING
+    hessian_kept: int = MISSING
     arithmetic: str = MISSING
     hessian_mode: str = MISSING
     hessian_samples_from: str = MISSING

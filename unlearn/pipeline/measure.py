@@ -191,7 +191,9 @@ def _too_large(sample: Sample, has_buffers: bool, device: torch.device) -> str:
     if sample.train_mode and has_buffers and held // 4 < sample.batch_size:  # BatchNorm takes whole batches
         key, fewer = f"training.batch_size={sample.batch_size}", "measure.hessian_mode=eval, or a smaller batch"
     else:
-        key, fewer = f"measure.hessian_chunk={held}", f"fewer, such as {max(held // 4, 1)}"
+        several = held < len(sample.points)
+        name, most = ("kept", min(sample.kept, len(sample.points))) if several and sample.kept else ("chunk", held)
+        key, fewer = f"measure.hessian_{name}={most}", f"fewer, such as {max(most // 4, 1)}"
     return f"{key}: the graph of so many points does not fit the memory of {device}; take {fewer}"
 
 

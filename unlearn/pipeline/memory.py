@@ -21,5 +21,5 @@ def told(device: torch.device | str) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        keys = "training.batch_size, pretraining.batch_size or measure.hessian_chunk"
+        keys = "training.batch_size, pretraining.batch_size, measure.hessian_chunk or hessian_kept"
         raise UserError(f"device={device}: out of memory ({first_line(error)}); take fewer points: {keys}") from error

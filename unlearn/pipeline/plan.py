@@ -178,7 +178,8 @@ def _megabytes(prepared: Prepared) -> float:
 
 def _kind(job: DictConfig) -> str:
     settings = cast(dict[str, Any], OmegaConf.to_container(job, resolve=True))
-    measure = {key: settings["measure"][key] for key in ("arithmetic", "hessian_samples", "hessian_chunk", "krylov")}
+    keys = ("arithmetic", "hessian_samples", "hessian_chunk", "hessian_kept", "krylov")
+    measure = {key: settings["measure"][key] for key in keys}
     return json.dumps([[settings[key] for key in PACES], measure, settings["training"]["batch_size"]], default=str)
 
 

@@ -277,4 +277,5 @@ def _sample(config: Config, objective: Objective) -> Sample:
     drawn = generator(config.seed, "hessian") if measure.hessian_samples_from == "random" else None
     points = sample_points(len(objective.split), measure.hessian_samples, drawn)
     draws = objective.draws(0) if measure.hessian_augmentation == "once" else None
-    return Sample(points.to(device), measure.hessian_mode == "train", config.training.batch_size, chunk, draws)
+    train, size = measure.hessian_mode == "train", config.training.batch_size
+    return Sample(points.to(device), train, size, chunk, draws, measure.hessian_kept)

@@ -154,6 +154,7 @@ def _check(config: Config) -> None:
     at_least("measure.hessian_samples", config.measure.hessian_samples, 0)
     if config.measure.hessian_chunk is not None:
         at_least("measure.hessian_chunk", config.measure.hessian_chunk, 1)
+    at_least("measure.hessian_kept", config.measure.hessian_kept, 0)
     at_least("measure.krylov", config.measure.krylov, 0)
     if config.store.trajectory_mb != math.inf:
         at_least("store.trajectory_mb", config.store.trajectory_mb, 0)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -43,6 +44,7 @@ class Sample:
         chunk: the most points in one graph, but for a whole batch where BatchNorm is in train mode; several are
             computed one after the other, in the memory of one.
         draws: how all training points are augmented; None leaves them as they are.
+        kept: the most points whose graphs stay in memory between products, where they are in more than one graph.
     """
 
     points: Tensor
@@ -50,6 +52,7 @@ class Sample:
     batch_size: int
     chunk: int
     draws: Draws | None = None
+    kept: int = 0
 
     def parts(self, has_buffers: bool) -> list[tuple[Tensor, int]]:
         """Cut the points into what one forward pass sees.
@@ -79,7 +82,7 @@ def hessian_at(objective: Objective, at: Learner, sample: Sample) -> Hessian:
         sample: where.
 
     Returns:
-        The operator. One chunk keeps its graph between products; several build theirs anew for each.
+        The operator. A sample of one chunk keeps its graph between products; of several as many do as `kept` allows.
     """
 
     def loss(part: Tensor, batches: int, weights: Tensor) -> Tensor:
@@ -88,7 +91,9 @@ def hessian_at(objective: Objective, at: Learner, sample: Sample) -> Hessian:
 
     parts = sample.parts(bool(at.buffers))
     losses = [(len(part) / len(sample.points), partial(loss, part, batches)) for part, batches in parts]
-    return Hessian(at.weights, losses, keep=len(sample.points) <= sample.chunk)
+    held = list(accumulate(len(part) for part, _ in parts))
+    keep = None if len(sample.points) <= sample.chunk else sum(points <= sample.kept for points in held)
+    return Hessian(at.weights, losses, keep)
 
 
 def gauss_newton_at(objective: Objective, at: Learner, sample: Sample) -> GaussNewton:
