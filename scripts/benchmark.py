@@ -9,6 +9,7 @@ docs/benchmark.md says how to read them.
 import argparse
 import json
 import os
+import platform
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,7 @@ from bench.tracking import growth, needed, products
 from bench.worlds import World, digits, images, images_at
 from joblib import cpu_count
 
+from unlearn.records.provenance import code_state
 from unlearn.train.arithmetic import ARITHMETICS
 from unlearn.values.errors import UserError, at_least, choice
 from unlearn.values.whole import whole
@@ -58,7 +60,9 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--samples", type=int, help="Hessian samples of the parts step and sigma")
     parser.add_argument("--steps", type=int, help="measured steps of the part step")
     parser.add_argument("--beside", type=int, help="of these, the first that the reference takes too; default: all")
-    parser.add_argument("--truths", type=int, default=1, help="how many of them are checked by a tight Lanczos")
+    parser.add_argument(
+        "--truths", type=int, default=1, help="of these, spread evenly to the last, checked by a tight Lanczos"
+    )
     parser.add_argument("--row", type=int, help="consecutive steps of the part products; twice as many of growth")
     parser.add_argument("--row-samples", type=int, help="Hessian samples of the ResNet-18 in the part products")
     parser.add_argument("--optimizers", nargs="*", default=list(OPTIMIZERS), help=f"of {', '.join(OPTIMIZERS)}")
@@ -68,7 +72,12 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, help="CPU threads of large networks; default: every core")
     parser.add_argument("--parts", nargs="*", default=list(PARTS), help=f"of {', '.join(MORE_PARTS)}")
-    parser.add_argument("--overrides", nargs="*", default=[], help="of the config, such as model.weights=FILE")
+    parser.add_argument(
+        "--overrides",
+        nargs="*",
+        default=[],
+        help="of our config; of them only model.weights=FILE reaches the reference",
+    )
     parser.add_argument("--markdown", action="store_true", help="also write the tables to OUT/bench.md")
     parser.add_argument("--out", type=Path, default=Path("outputs/bench"))
     asked = parser.parse_args(given)
@@ -140,10 +149,12 @@ def measure(asked: argparse.Namespace, folder: Path, keep: Callable[[dict[str, A
     found: dict[str, Any] = {
         "machine": {
             "cores": cpu_count(),
+            "processor": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
             "device": torch.cuda.get_device_name() if asked.device == "cuda" else "cpu",
             "torch": torch.__version__,
             "python": sys.version.split()[0],
             "load": os.getloadavg()[0],
+            "git": code_state()["git"],
         },
         "settings": {name: str(value) for name, value in sorted(vars(asked).items()) if name not in ("out", "data")},
     }

@@ -12,7 +12,7 @@ from bench.worlds import World
 from unlearn.pipeline.prepare import Prepared
 from unlearn.train.arithmetic import passes
 from unlearn.train.learner import Learner
-from unlearn.train.loop import often, train
+from unlearn.train.loop import check_intervals, train
 
 WARM = 4  # steps before the clock starts
 
@@ -60,7 +60,7 @@ def against_floor(world: World, rounds: int, block: int, *more: str) -> dict[str
     prepared = ready(world, steps + WARM, *more)
     plain = Plain(prepared)
     learners = [Learner.fresh(prepared.network, prepared.device) for _ in range(2)]
-    ours = train(prepared.recorded, learners[:1], learners[1:], check_every=often(prepared.device))
+    ours = train(prepared.recorded, learners[:1], learners[1:], check_every=check_intervals(prepared.device))
     seconds: dict[str, list[float]] = {"ours": [], "plain": []}
     for _ in range(WARM):  # allocators and kernels warm up, and CUDA graphs are captured
         plain.step()

@@ -18,7 +18,7 @@ from unlearn.pipeline.prepare import Prepared, prepare
 from unlearn.pipeline.stopwatch import Stopwatch
 from unlearn.train.hessian import hessian_at
 from unlearn.train.learner import Learner
-from unlearn.train.loop import often, train
+from unlearn.train.loop import check_intervals, train
 from unlearn.values.errors import UserError
 from unlearn.values.measurement import Measurement
 
@@ -39,10 +39,9 @@ def measured(prepared: Prepared, states: Path | None = None) -> Iterator[dict[st
     """Train M and M' in step and measure, as `python -m unlearn` does, and say where the seconds went."""
     seconds = Stopwatch(prepared.device)
     original, retrained = (Learner.fresh(prepared.network, prepared.device) for _ in range(2))
-    with seconds("once"):  # the gradient at w_0
-        trained = prepared.begin(original, retrained)
+    trained = prepared.begin(original, retrained)
     measurer = Measurer(prepared, seconds)
-    steps = train(prepared.recorded, [original], [retrained], check_every=often(prepared.device))
+    steps = train(prepared.recorded, [original], [retrained], check_every=check_intervals(prepared.device))
     while True:
         before = dict(seconds.seconds)
         with seconds("train"):
@@ -61,6 +60,7 @@ def measured(prepared: Prepared, states: Path | None = None) -> Iterator[dict[st
         parts = {
             "train M and M'": spent["train"],
             "sigma": spent.get("sigma", 0.0),
+            "forecast": spent.get("forecast", 0.0),
             "M''": spent.get("unlearn", 0.0),
             "distances and rest": spent["measure"] - inside,
         }
@@ -74,7 +74,6 @@ def measured(prepared: Prepared, states: Path | None = None) -> Iterator[dict[st
             "products": row.hvps,
             "parts": parts,
             "seconds": sum(parts.values()),
-            "once": seconds.seconds["once"],
             "peak_mb": peak_mb(prepared.device),
         }
 

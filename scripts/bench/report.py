@@ -8,10 +8,11 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from scipy import stats
 
-from unlearn.figures.style import BLUE, GREEN, ORANGE, VERMILLION, blank, tidy
+from unlearn.figures.style import BLUE, GREEN, ORANGE, PURPLE, VERMILLION, blank, tidy
 
-PARTS = {"train M and M'": BLUE, "sigma": VERMILLION, "M''": ORANGE, "distances and rest": GREEN}
+PARTS = {"train M and M'": BLUE, "sigma": VERMILLION, "forecast": PURPLE, "M''": ORANGE, "distances and rest": GREEN}
 NEEDED = (1, 2, 4, 8)  # products after which the error is shown
 
 
@@ -62,6 +63,15 @@ def _shared(found: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     return {name: taken[:n] for name, taken in found["rows"].items()}
 
 
+def _each_product(rows: list[dict[str, Any]]) -> str:
+    """Give by how many seconds a sigma grows with a product more: the Theil-Sen slope."""
+    products, seconds = [row["products"] for row in rows], [row["parts"]["sigma"] for row in rows]
+    if len(set(products)) == 1:
+        return ""
+    slope, _, low, high = stats.theilslopes(seconds, products)
+    return f"{slope:.3g} [{low:.3g}, {high:.3g}]"
+
+
 def _step(found: dict[str, Any]) -> list[Sheet]:
     rows, alone = _shared(found), [row["products"] for row in found["rows"]["ours"]]
     names, n = list(rows), len(rows["ours"])
@@ -72,24 +82,28 @@ def _step(found: dict[str, Any]) -> list[Sheet]:
             name: [row["seconds"] if part not in PARTS else row["parts"].get(part, 0.0) for row in rows[name]]
             for name in names
         }
+        if part == "forecast" and not any(map(any, seconds.values())):  # left out, as in the reference
+            continue
         cells = [spread(seconds[name]) for name in names]
         lines.append((f"{part}, s", *cells, *([ratio(seconds["reference"], seconds["ours"])] if both else [])))
     total = {name: sum(row["seconds"] for row in rows[name]) for name in names}
     whole = [f"{total['reference'] / total['ours']:.3g}"] if both else []
     lines.append((f"all {n} steps, s", *(f"{total[name]:.4g}" for name in names), *whole))
-    for key, label in (("products", "products a sigma"), ("once", "before the first step, s")):
-        values = {name: [row[key] for row in rows[name]][: 1 if key == "once" else None] for name in names}
-        lines.append((label, *(spread(values[name]) for name in names), *([""] if both else [])))
+    spent = {name: [row["products"] for row in rows[name]] for name in names}
+    lines.append(("products a sigma", *(spread(spent[name]) for name in names), *[""] * both))
+    each = (_each_product(rows[name]) for name in names)
+    lines.append(("each further product, s [95 % interval]", *each, *[""] * both))
     lines.append(("peak memory, GB", *(f"{rows[name][-1]['peak_mb'] / 1024:.2f}" for name in names), *[""] * both))
     if len(alone) > n:
         lines.append((f"products a sigma, mean of all {len(alone)}", f"{sum(alone) / len(alone):.2f}", "", ""))
     title = (
         f"Measured step: {found['world']}, batch {found['batch']}, {found['samples']} Hessian samples, "
-        f"lr {found['lr']}, {n} steps, {found['threads']} threads, {found['device']}; median [least, most]"
+        f"{found['images']} images, lr {found['lr']}, {n} steps, {found['threads']} threads, {found['device']}; "
+        "median [least, most]"
     )
     equal = [(name, f"{value:.1e}") for name, value in found["equal"].items()]
     head = ("", *names, *(["reference / ours"] if both else []))
-    checked = f"Equal numbers: worst relative difference (sigma at {len(found['exact_sigma'])} steps)"
+    checked = f"Equal numbers: worst relative difference (a tight Lanczos at {len(found['exact_sigma'])} steps)"
     return [Sheet(title, head, lines), Sheet(checked, ("", "largest"), equal)]
 
 
@@ -191,7 +205,10 @@ def show(found: dict[str, Any]) -> None:
     if not console.is_terminal:
         console = Console(width=120)
     machine = found["machine"]
-    console.print(f"{machine['cores']} CPU cores, torch {machine['torch']}, load {machine['load']:.1f} at the start")
+    console.print(
+        f"{machine['cores']} CPU cores ({machine['processor']}), torch {machine['torch']}, "
+        f"load {machine['load']:.1f} at the start, commit {machine['git']['commit']}"
+    )
     for sheet in sheets(found):
         table = Table(title=sheet.title, title_justify="left")
         for place, name in enumerate(sheet.head):
@@ -219,6 +236,8 @@ def figure(found: dict[str, Any], path: Path) -> None:
     left = [0.0] * len(names)
     for part, colour in PARTS.items():
         widths = [median(row["parts"].get(part, 0.0) for row in rows[name]) for name in names]
+        if not any(widths):
+            continue
         axes.barh(names, widths, left=left, label=part, color=colour)
         left = [a + b for a, b in zip(left, widths, strict=True)]
     axes.invert_yaxis()

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from bench.worlds import REFERENCE, World
 from unlearn.values.errors import UserError
 
 SCRIPTS = Path(__file__).resolve().parents[1]
+ALIKE = 1e-4  # up to here both are at the same weights, and our tight Lanczos is the truth of both
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,8 @@ class Child:
             )
         self._row()  # it is ready: nothing else is timed while a process starts
 
-    def __enter__(self) -> "Child":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def close(self) -> None:
+        """End the process."""
         self.process.kill()
         self.process.communicate()
 
@@ -124,21 +122,22 @@ def compare(
             children[name] = Child(module, job, folder / name, world.threads)
         for step in range(1, steps + 1):
             if step == beside + 1 and "reference" in children:
-                children.pop("reference").__exit__(None, None, None)
+                children.pop("reference").close()
             for name, child in children.items():
                 rows[name].append(child.step())
             done = ", ".join(f"{name} {rows[name][-1]['seconds']:.3g} s" for name in children)
             print(f"step {step} of {steps}: {done}", file=sys.stderr)
     finally:
         for child in children.values():
-            child.__exit__(None, None, None)
+            child.close()
     last = steps if checkout is None else beside
-    checked = range(max(1, last - truths + 1), last + 1)
+    checked = {last - round(place * last / truths) for place in range(min(truths, last))}
     exact = {step: tight(prepared, state(states / f"{step}.pt")) for step in checked}
     return {
         "world": world.name,
         "batch": prepared.config.training.batch_size,
         "samples": samples,
+        "images": len(train),
         "lr": lr,
         "threads": world.threads,
         "device": torch.cuda.get_device_name() if world.device == "cuda" else "cpu",
@@ -150,12 +149,14 @@ def compare(
 
 def equalities(rows: dict[str, list[dict[str, Any]]], exact: dict[int, float]) -> dict[str, float]:
     """Give the worst relative differences over the steps."""
-    found = {}
-    for name, taken in rows.items():
-        off = [abs(row["sigma"] / exact[row["step"]] - 1) for row in taken if row["step"] in exact]
-        found[f"sigma of {name} from a tight Lanczos"] = max(off)
+    found, pairs = {}, []
     if "reference" in rows:
         pairs = list(zip(rows["ours"], rows["reference"], strict=False))  # the reference may stop before
-        for key in ("moved", "v"):
+        for key in ("moved", "v", "sigma"):
             found[f"{key}, ours from the reference's"] = max(abs(a[key] / b[key] - 1) for a, b in pairs)
+    for name, taken in rows.items():
+        if name == "reference" and found["moved, ours from the reference's"] > ALIKE:
+            continue
+        off = [abs(row["sigma"] / exact[row["step"]] - 1) for row in taken if row["step"] in exact]
+        found[f"sigma of {name} from a tight Lanczos"] = max(off)
     return found

@@ -1,6 +1,7 @@
 """Many measured steps in a row: products a step, and whether time and memory grow."""
 
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def products(world: World, steps: int, folder: Path, checks: int, *more: str) ->
 def growth(world: World, steps: int, folder: Path, *more: str) -> dict[str, Any]:
     """Measure every step in a process of its own; compare its first half with its second."""
     job = job_of(world, steps + 1, [*REFERENCE, *more], None)
-    with Child("ours", job, folder / "child", world.threads) as child:
+    with closing(Child("ours", job, folder / "child", world.threads)) as child:
         rows = [child.step() for _ in range(steps + 1)]
     rows = rows[1:]  # the first has no step before it to start from
     half = len(rows) // 2

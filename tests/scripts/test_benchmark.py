@@ -112,17 +112,18 @@ def test_the_file_holds_what_the_tables_say(tmp_path, capsys):
 
 
 def taken(seconds, products):
-    parts = dict.fromkeys(report.PARTS, seconds / 4)
-    return {"seconds": seconds, "parts": parts, "products": products, "once": 0.5, "peak_mb": 1024.0}
+    parts = dict.fromkeys(report.PARTS, seconds / 5)
+    return {"seconds": seconds, "parts": parts, "products": products, "peak_mb": 1024.0}
 
 
 def test_the_table_compares_the_steps_that_both_took_and_counts_the_products_of_all():
     ours, theirs = [taken(10, 3), taken(2, 1), taken(50, 8)], [taken(20, 12), taken(20, 14)]
     found = {"rows": {"ours": ours, "reference": theirs}, "equal": {}, "exact_sigma": {}}
-    found |= {"world": "net", "batch": 1, "samples": 2, "lr": 0.1, "threads": 1, "device": "cpu"}
+    found |= {"world": "net", "batch": 1, "images": 9, "samples": 2, "lr": 0.1, "threads": 1, "device": "cpu"}
     text = report.markdown({"step": found})
     assert "| a measured step, s | 6 [2, 10] | 20 [20, 20] | 6 [2, 10] |" in text
     assert "| all 2 steps, s | 12 | 40 | 3.33 |" in text
+    assert "| each further product, s [95 % interval] | 0.8 [0.8, 0.8] | 0 [0, 0] |  |" in text
     assert "| products a sigma, mean of all 3 | 4.00 |" in text
 
 
@@ -144,10 +145,7 @@ def test_growth_leaves_the_cold_first_step_out(tmp_path, monkeypatch):
     class Child:
         def __init__(self, *_): ...
 
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_): ...
+        def close(self): ...
 
         def step(self):
             return {"seconds": next(seconds), "peak_mb": 5.0}
