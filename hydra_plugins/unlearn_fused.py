@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, configure_log, filter_overrides, run_job, setup_globals
@@ -16,7 +16,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 if TYPE_CHECKING:
-    from unlearn.pipeline.stacking import StackedPoint
+    from unlearn.pipeline.stacking import StackedRun
 
 log = logging.getLogger(__name__)
 
@@ -83,13 +83,14 @@ class FusedLauncher(Launcher):
         done: dict[int, JobReturn] = {}
         for stack in found:
             log.info("%d points as one stack: #%s", len(stack), ", #".join(str(initial_job_idx + k) for k in stack))
-            error = None
             try:
                 compute(list(stack.values()))
-            except Exception as failure:  # these points tell of it, and the others go on
-                error = failure
-            for place, point in stack.items():
-                done[place] = self._run(jobs[place], _writes(point, error))
+            except Exception as error:  # one of them may be at fault, and only it should fail
+                log.warning("they run one by one, since together: %s: %s", type(error).__name__, error)
+                log.debug("where it came from", exc_info=True)
+                continue
+            for place, run in stack.items():
+                done[place] = self._run(jobs[place], _writes(run))
         for place, job in enumerate(jobs):
             if place not in done:
                 log.info("#%d : %s", initial_job_idx + place, " ".join(filter_overrides(job_overrides[place])))
@@ -118,14 +119,9 @@ class FusedLauncher(Launcher):
         return done
 
 
-def _writes(computed: "StackedPoint", error: Exception | None) -> TaskFunction:
-    """Make the task that writes a computed point, or why it is not, with the locks of any other point."""
+def _writes(computed: "StackedRun") -> TaskFunction:
+    """Make the task that writes a computed run, with the locks of any other point."""
     from unlearn.__main__ import point
     from unlearn.pipeline.fused import finish
 
-    def write(_: DictConfig, folder: Path) -> dict[str, Any]:
-        if error is not None:
-            raise error
-        return finish(computed, folder)
-
-    return lambda cfg: point(cfg, write)
+    return lambda cfg: point(cfg, lambda _, folder: finish(computed, folder))

@@ -9,6 +9,8 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
+from hydra_plugins.unlearn_fused import FusedLauncher
+
 
 @dataclass
 class PointsConf:
@@ -61,8 +63,7 @@ class Points(BasicSweeper):
         (grid,) = self.split_arguments(overrides, None)
         varied = {override.get_key_element() for override in overrides if override.is_sweep_override()}
         points = sweep.points(grid, varied)
-        if self.max_batch_size is not None:
-            at_least("hydra.sweeper.max_batch_size", self.max_batch_size, 1)
+        at_least("hydra.sweeper.max_batch_size", self.max_batch_size, 1)
         folder = Path(self.config.hydra.sweep.dir)
         common = [text for text in [*own, *arguments] if text.partition("=")[0] not in varied]
         sources = self.config.hydra.runtime.config_sources
@@ -74,7 +75,8 @@ class Points(BasicSweeper):
             # what is there are these very runs, even if the sweep was started in another way before
             todo = [point for point in todo if sweep.state_of(folder / point.name) not in DONE]
         if self.plan:
-            plan.show([sweep_start.job_of(self._composed(point)) for point in points], points, folder)
+            jobs = [sweep_start.job_of(self._composed(point)) for point in points]
+            plan.show(jobs, points, folder, fused=isinstance(self.launcher, FusedLauncher))
             return []
         sweep_start.note(folder, base, points)
         return sweep.conduct(points, todo, folder, self.launcher.launch, self.max_batch_size)

@@ -200,3 +200,11 @@ def test_help_lists_the_choices(command):
     code, out, _ = command("--help")
     assert code == 0
     assert "method: amnesiac, finetune, gradient_ascent, krylov, none, retrain, single_gradient" in out
+
+
+@pytest.mark.parametrize("wrong", ["optimizer.lr='${optimizer.nope}'", "store.root=file/x"])
+def test_bad_input_leaves_no_folder(command, tmp_path, wrong):
+    (tmp_path / "file").write_text("")
+    code, _, err = command("hydra.run.dir=run", wrong, "store.enabled=true", *QUICK)
+    assert (code, err.count("\n")) == (2, 1)
+    assert not (tmp_path / "run").exists()

@@ -24,6 +24,8 @@ class Quadratic:
     a: Tensor
     b: Tensor
     renormalise: str = "remaining"
+    seed: int = 0
+    arithmetic: str = "float32"
     frozen_draws = None
 
     @property

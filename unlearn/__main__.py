@@ -99,7 +99,7 @@ def task(cfg: DictConfig, work: Work | None = None) -> float | None:
         if HydraConfig.get().mode == RunMode.RUN and sweep.state_of(folder) not in DONE:
             logging.getLogger(__name__).warning("with hydra.run.dir=%s it goes on in the same folder", folder)
         raise
-    except UserError:
+    except EXPECTED:
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
         raise
@@ -156,6 +156,13 @@ def _lacking() -> str | None:
     return None
 
 
+def _for_hydra(words: list[str]) -> list[str]:
+    """Put `--multirun` first, since Hydra takes overrides after it but none before; `--plan` is an override to it."""
+    rest = [word for word in words if word not in ("-m", "--multirun", "--plan")]
+    plan = ["hydra.sweeper.plan=true"] if "--plan" in words else []
+    return [*(["--multirun"] if len(rest) < len(words) else []), *rest, *plan]
+
+
 def main() -> None:
     """Run from the command line. Bad input gets one line on stderr and exit code 2, a run that diverged 3."""
     failures: list[BaseException] = []
@@ -176,11 +183,7 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us, who print them shorter
     # before torch comes: threads that wait must sleep, or a small network slows down sixfold beside a busy neighbour
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    if {"-m", "--multirun"} & set(sys.argv[1:]):  # Hydra takes overrides after it, but none before
-        sys.argv[1:] = ["--multirun", *(word for word in sys.argv[1:] if word not in ("-m", "--multirun"))]
-    if "--plan" in sys.argv:
-        rest = [word for word in sys.argv[1:] if word not in ("--plan", "-m", "--multirun")]
-        sys.argv[1:] = ["--multirun", *rest, "hydra.sweeper.plan=true"]
+    sys.argv[1:] = _for_hydra(sys.argv[1:])
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
     except EXPECTED as error:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from unlearn.data.forget import BatchForget, ClassForget, Context, FileForget, Forget, NoForget, PointsForget
+from unlearn.data.forget import BatchForget, ClassForget, Context, FileForget, ForgetSet, NoForget, PointsForget
 from unlearn.values.errors import UserError
 from unlearn.values.schedule import Schedule
 
@@ -14,7 +14,7 @@ def context(order="as_stored", drop_last=False, seed=0):
 
 
 def test_the_control_forgets_nothing():
-    assert NoForget("none").select(context()) == Forget()
+    assert NoForget("none").select(context()) == ForgetSet()
 
 
 @pytest.mark.parametrize(
@@ -22,11 +22,11 @@ def test_the_control_forgets_nothing():
     [("first", (0, 1, 2), 0), ("1", (3, 4, 5), 1), ("last", (9,), 3)],
 )
 def test_batches(position, indices, unit):
-    assert BatchForget("batch", position).select(context()) == Forget(indices, unit)
+    assert BatchForget("batch", position).select(context()) == ForgetSet(indices, unit)
 
 
 def test_the_last_batch_is_a_whole_one_where_short_ones_are_dropped():
-    assert BatchForget("batch", "last").select(context(drop_last=True)) == Forget((6, 7, 8), 2)
+    assert BatchForget("batch", "last").select(context(drop_last=True)) == ForgetSet((6, 7, 8), 2)
 
 
 def test_a_random_batch_is_seeded_and_is_a_batch_of_the_schedule():
@@ -50,14 +50,14 @@ def test_a_batch_of_all_points_leaves_nothing_to_retrain_on():
 
 
 def test_points():
-    assert PointsForget("points", 0, (7, 2)).select(context()) == Forget((2, 7))
+    assert PointsForget("points", 0, (7, 2)).select(context()) == ForgetSet((2, 7))
     drawn = [PointsForget("points", 4, None).select(context(seed=seed)).indices for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2]
     assert len(set(drawn[0])) == 4
 
 
 def test_classes():
-    assert ClassForget("class", 1, 1.0).select(context()) == Forget((1, 4, 7))
+    assert ClassForget("class", 1, 1.0).select(context()) == ForgetSet((1, 4, 7))
     part = ClassForget("class", 2, 0.5).select(context()).indices
     assert len(part) == 2
     assert set(part) < {2, 5, 8, 9}
@@ -81,7 +81,7 @@ def test_files(tmp_path):
     (tmp_path / "points.txt").write_text("7 2\n4\n")
     np.save(tmp_path / "points.npy", np.array([7, 2, 4]))
     for name in ("points.txt", "points.npy"):
-        assert FileForget("file", str(tmp_path / name)).select(context()) == Forget((2, 4, 7))
+        assert FileForget("file", str(tmp_path / name)).select(context()) == ForgetSet((2, 4, 7))
 
 
 @pytest.mark.parametrize(
@@ -114,4 +114,4 @@ def test_arrays_that_hold_no_integers(tmp_path, array):
 def test_a_file_in_the_home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "points.txt").write_text("3")
-    assert FileForget("file", "~/points.txt").select(context()) == Forget((3,))
+    assert FileForget("file", "~/points.txt").select(context()) == ForgetSet((3,))

@@ -31,7 +31,8 @@ def test_two_offline_jobs_in_one_process_each_keep_all_they_measured(tmp_path, m
             sink.log(replace(FULL, step=first))
             sink.log(replace(FULL, step=first + 1, sigma=None))
             sink.figure("errors", image)
-            sink.summary({"ratio": 0.8, "accuracy": {"original": {"test": 0.5, "forget": None}}})
+            ended = {"ratio": 0.8, "verification_error": None}  # M'' diverged at the last step
+            sink.summary({**ended, "accuracy": {"original": {"test": 0.5, "forget": None}}})
 
     found = records(tmp_path / "1")
     (run,) = of_type(found, "run")
@@ -51,6 +52,7 @@ def test_two_offline_jobs_in_one_process_each_keep_all_they_measured(tmp_path, m
     summary = {key: value for part in of_type(found, "summary") for key, value in part["update"].items()}
     assert (summary["ratio"], summary["accuracy/original/test"]) == (0.8, 0.5)
     assert "accuracy/original/forget" not in summary
+    assert summary["verification_error"] is None  # not that of the row before
     assert of_type(found, "exit")[0].get("exit_code", 0) == 0
     assert of_type(records(tmp_path / "0"), "history")[0]["item"]["step"] == 3
 

@@ -12,11 +12,13 @@ from unlearn.methods.amnesiac import Amnesiac
 from unlearn.methods.finetune import Finetune
 from unlearn.methods.gradient_ascent import GradientAscent
 from unlearn.methods.krylov import KrylovUnlearning
+from unlearn.methods.method import applied
 from unlearn.methods.noop import Nothing
 from unlearn.methods.retrain import Retrain
 from unlearn.train.learner import Learner
 from unlearn.values.errors import UserError
 from unlearn.values.flat import distance
+from unlearn.values.streams import seed_for
 
 FIRST = {"order": "as_stored", "forget": (0, 1, 2), "unit": 0}
 
@@ -113,3 +115,37 @@ def test_settings_are_checked(kind):
         kind("x", 0.0, 1)
     with pytest.raises(UserError, match=r"method\.epochs"):
         kind("x", 0.1, -1)
+
+
+def test_ascent_drops_anew_at_each_step_and_not_as_m_did():
+    objective = classifier(module=nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 3)))
+    state = trained(recipe(objective, forget=(0, 1, 2)), start=Learner.fresh(objective.network, torch.device("cpu")))
+    w, forget = state.original.weights, torch.tensor([0, 1, 2])
+    found = GradientAscent("gradient_ascent", 0.1, 2).unlearn(state).weights
+    for objective_of, steps, equal in (
+        (replace(objective, seed=seed_for(state.seed, "method")), (0, 1), True),
+        (replace(objective, seed=seed_for(state.seed, "method")), (0, 0), False),
+        (objective, (0, 1), False),
+    ):
+        climbed = w
+        for step in steps:
+            climbed = climbed.add(objective_of.gradient(climbed, {}, forget, step=step)[1], alpha=0.1)
+        assert climbed.equal(found) == equal
+
+
+@pytest.mark.parametrize("order", ["as_stored", "shuffle_once"])
+def test_finetuning_has_an_order_of_its_own(order):
+    objective = classifier()
+    start = Learner.fresh(objective.network, torch.device("cpu"))
+    plans = [recipe(objective, order=each, forget=(0, 1, 2)) for each in (order, "shuffle_each_epoch")]
+    states = [trained(plan, start=start) for plan in plans]
+    states[0] = replace(states[0], original=states[1].original)
+    one, other = (Finetune("finetune", 0.1, 2).unlearn(state).weights for state in states)
+    assert one.equal(other)
+
+
+def test_a_batch_of_one_point_in_a_method_is_one_line():
+    objective = classifier(module=nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 3)))
+    state = trained(recipe(objective, forget=(3,)), start=Learner.fresh(objective.network, torch.device("cpu")))
+    with pytest.raises(UserError, match=r"^method=gradient_ascent: comes to a batch of one point"):
+        applied(GradientAscent("gradient_ascent", 0.1, 2), state)

@@ -64,3 +64,24 @@ def test_what_stands_still_but_for_rounding_is_constant():
 def test_a_slow_drift_is_no_standstill():
     drift = [1 + 3e-7 * step for step in range(40)]
     assert correlation(range(40), [float(step) for step in range(40)], drift)["spearman"] > 0.98
+
+
+def test_even_jumps_but_for_rounding_are_even():
+    """A correction that grows by the same gradient at each visit, measured once an epoch, as a run gave it."""
+    jumps = [0.004203029846, 0.004203024879, 0.004203011629, 0.004203032415]
+    correction = [0.004203]
+    for jump in jumps:
+        correction.append(correction[-1] + jump)
+    v = [0.0013, 0.003254, 0.005821, 0.008771, 0.011849]
+    found = correlation([45, 90, 135, 180, 225], v, correction)
+    assert (found["spearman_differences"], found["pearson_differences"]) == (None, None)
+    assert found["spearman"] == pytest.approx(1)
+
+
+def test_even_jumps_and_none_between_are_two_values():
+    """Visits lie between some of the rows only; which of the jumps is the largest is rounding."""
+    quick = [float(step * step) for step in range(9)]
+    trembling = [0.0, 0.0, 0.01 + 1e-10, 0.01, 0.02, 0.02 + 2e-10, 0.03, 0.03, 0.04 + 3e-10]
+    sharp = [round(value, 4) for value in trembling]
+    found, wanted = correlation(range(9), quick, trembling), correlation(range(9), quick, sharp)
+    assert found["spearman_differences"] == pytest.approx(wanted["spearman_differences"], abs=1e-12)

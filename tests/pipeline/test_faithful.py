@@ -56,5 +56,5 @@ def test_distance_and_verification_error_of_every_step(tiny, tmp_path):
     rows = pd.read_csv(tmp_path / "steps.csv")
     expected = list(replay(prepare(cfg)))
     assert len(rows) == len(expected) == 6
-    assert rows.distance_from_initial.tolist() == pytest.approx([d for d, _ in expected], rel=1e-5)
-    assert rows.verification_error.tolist() == pytest.approx([v for _, v in expected], rel=1e-5)
+    assert rows.distance_from_initial.tolist() == pytest.approx([d for d, _ in expected], rel=1e-6)
+    assert rows.verification_error.tolist() == pytest.approx([v for _, v in expected], rel=1e-6)

@@ -194,7 +194,7 @@ def test_why_a_point_runs_alone(tiny):
         "model=mlp dataset.augmentation=crop_flip schedule.augmentation=off": "augmented in pretraining",
         "model=mlp model.widths=[4000]": "weights",
         "model=mlp curvature=power": "not lanczos",
-        "model=mlp penalty.gamma=-1": "settings",
+        "model=mlp penalty.gamma=-1": "cannot be prepared",
         "model=linear": "no other point",
         "model=mlp training.batch_size=16": "no other point",
     }
@@ -231,3 +231,25 @@ def test_the_launcher(monkeypatch, tmp_path, capsys, caplog):
     assert {name: state for name, state in states.items() if "lr=0.01" in name and state != "completed"} == {}
     assert all(state == "diverged" for name, state in states.items() if "lr=1e+38" in name)
     assert "is not finite at step" in capsys.readouterr().out
+
+
+def test_of_a_stack_only_the_point_at_fault_fails(monkeypatch, tmp_path, capsys):
+    (tmp_path / "faulty_of_fused.py").write_text(
+        "from dataclasses import dataclass\nfrom unlearn.methods.noop import Nothing\n\n\n"
+        "@dataclass(frozen=True)\nclass Faulty(Nothing):\n"
+        "    def unlearn(self, trained):\n        raise ValueError('my own')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    words = ["--multirun", "hydra/launcher=fused", "hydra.sweep.dir=sweep", "model=mlp", "model.widths=[6]",
+             "method=none", "method._target_=unlearn.methods.noop.Nothing,faulty_of_fused.Faulty",
+             "dataset.train_size=96", "pretraining.epochs=1", "training.max_steps=2", "figures=false",
+             "measure.hessian_samples=8", "logger.mode=disabled", "device=cpu", "store.enabled=false"]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", ["unlearn", *words])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 1
+    assert "they run one by one" in "".join(capsys.readouterr())
+    ends = {path.parent.name: path.name for path in tmp_path.glob("sweep/*/*.json") if path.name != "provenance.json"}
+    assert sorted(ends.values()) == ["failed.json", "summary.json"]
+    assert all(("Faulty" in point) == (name == "failed.json") for point, name in ends.items())

@@ -48,7 +48,7 @@ def looks(*sigmas, rates=(0.1, 0.05, 0.05)):
     original.loss = torch.tensor(0.7)
     found = []
     for taken in range(1, len(sigmas) + 1):
-        recording = SimpleNamespace(initial=at(0.0, 0.0), rate_sum=sum(rates[:taken]), visits=1)
+        recording = SimpleNamespace(initial=at(0.0, 0.0), rate_sum=sum(rates[:taken]), visit_count=1)
         step = SimpleNamespace(taken=taken, lr=rates[taken - 1], batch=SimpleNamespace(epoch=0))
         trained = SimpleNamespace(original=original, retrained=retrained, recording=recording)
         found.append(measurer.look(step, trained).columns)
@@ -79,7 +79,9 @@ def test_weights_that_are_not_finite_are_divergence(original, retrained):
     learner = at(original)
     learner.loss = torch.tensor(0.7)
     trained = SimpleNamespace(
-        original=learner, retrained=at(retrained), recording=SimpleNamespace(initial=at(0.0), rate_sum=0.1, visits=1)
+        original=learner,
+        retrained=at(retrained),
+        recording=SimpleNamespace(initial=at(0.0), rate_sum=0.1, visit_count=1),
     )
     step = SimpleNamespace(taken=7, lr=0.1, batch=SimpleNamespace(epoch=0))
     with pytest.raises(Diverged, match="step 7"):

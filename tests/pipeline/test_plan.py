@@ -35,8 +35,33 @@ def test_what_the_store_takes_is_about_what_was_told(tiny, tmp_path, options):
 
 
 @pytest.mark.parametrize(
-    "other", ["threads=2", "device=cuda", "arithmetic=bf16", "curvature=power", "measure.hessian_chunk=8", "model=cnn"]
+    "other",
+    [
+        "threads=2",
+        "device=cuda",
+        "arithmetic=bf16",
+        "curvature=power",
+        "measure.hessian_chunk=8",
+        "measure.hessian_kept=8",
+        "model=cnn",
+    ],
 )
 def test_what_sets_the_pace_is_timed_apart(tiny, other):
     assert plan._kind(tiny("model=mlp")) != plan._kind(tiny("model=mlp", other))
     assert plan._kind(tiny("model=mlp", "seed=1")) == plan._kind(tiny("model=mlp"))
+
+
+def test_stacks_share_no_training_and_keep_nothing(tiny, tmp_path, capsys):
+    options = ("model=mlp", "store.enabled=true", f"store.root={tmp_path / 'store'}")
+    configs = [tiny(*options, f"method={method}") for method in METHODS]
+    plan.show(configs, [Point(method, []) for method in METHODS], tmp_path / "sweep", fused=True)
+    told = capsys.readouterr().out
+    assert re.search(rf"trainings after sharing.*\s{len(METHODS)}\s", told), told
+    assert re.search(r"store\s+about 0 MB", told)
+    assert "what fuses takes less" in told
+
+
+def test_a_point_that_diverges_ends_no_plan(tiny, tmp_path, capsys):
+    configs = [tiny("model=mlp", f"optimizer.lr={lr}") for lr in (0.01, 1e38)]
+    plan.show(configs[::-1], [Point(str(place), []) for place in range(2)], tmp_path / "sweep")
+    assert re.search(r"trainings after sharing.*\s2\s", capsys.readouterr().out)

@@ -106,6 +106,12 @@ def test_a_graph_too_large_for_the_device_is_one_line(tiny, tmp_path, monkeypatc
     batches = ["measure.hessian_chunk=4", "measure.hessian_mode=train", BATCH_NORM]  # whole batches, whatever the chunk
     with pytest.raises(UserError, match=r"^training.batch_size=\d+: .* memory of cpu; take measure.hessian_mode=eval"):
         run(tiny(*batches), tmp_path / "batches")
+    kept = ["measure.hessian_chunk=4", "measure.hessian_kept=20"]
+    for place, mode in enumerate((["measure.hessian_mode=eval"], ["training.batch_size=8", BATCH_NORM])):
+        with pytest.raises(UserError, match=r"^measure.hessian_kept=20: .* take fewer, such as (10|8), or 0$"):
+            run(tiny(*kept, *mode), tmp_path / f"kept{place}")
+    with pytest.raises(UserError, match=r"^measure.hessian_chunk=16: "):  # of which no graph is kept
+        run(tiny("measure.hessian_chunk=16", "measure.hessian_kept=8"), tmp_path / "none")
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -255,7 +261,7 @@ def test_hessian_samples_are_the_first_or_drawn_by_seed(tiny):
     assert first.tolist() == list(range(32))
     drawn = [prepare(tiny(f"seed={seed}")).sample.points.tolist() for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2]
-    assert all(points == sorted(set(points)) and len(points) == 32 for points in drawn)
+    assert all(len(set(points)) == len(points) == 32 for points in drawn)
 
 
 def test_retraining_from_the_start_when_pretraining_saw_the_forget_set(tiny, tmp_path):

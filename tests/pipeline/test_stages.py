@@ -6,18 +6,19 @@ import signal
 import sys
 from contextlib import nullcontext, suppress
 from itertools import pairwise
+from shutil import copy
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from unlearn.pipeline import keys, stages
-from unlearn.pipeline import run as pipeline
+from unlearn.data.split import Split
+from unlearn.pipeline import conclude, keys, stages
 from unlearn.pipeline.interrupt import Interrupted, Watch
 from unlearn.pipeline.prepare import prepare
 from unlearn.pipeline.run import run
 from unlearn.store.entries import Store
-from unlearn.values.errors import UserError
+from unlearn.values.errors import Diverged, UserError
 
 KEEP = ("training.save_weights=true", "measure.every=2", "model=mlp")
 METHODS = ("single_gradient", "amnesiac", "finetune", "krylov", "none", "retrain", "gradient_ascent")
@@ -128,7 +129,9 @@ def test_a_changed_class_of_the_users_own_is_another_key(tiny, tmp_path, monkeyp
     assert found[0] == found[1]
 
 
-@pytest.mark.parametrize("change", ["figures=true", "logger.project=x", "method=none", "checkpoint.minutes=1"])
+@pytest.mark.parametrize(
+    "change", ["figures=true", "logger.project=x", "method=none", "checkpoint.minutes=1", "measure.hessian_kept=64"]
+)
 def test_what_changes_no_number_does_not(tiny, change):
     base, other = (keys.pair(prepare(tiny("model=mlp", "store.enabled=true", *more))) for more in ([], [change]))
     assert base == other
@@ -159,7 +162,7 @@ def test_asked_to_stop_at_the_last_look_a_run_leaves_the_method_for_later(tiny, 
 
 
 def test_asked_to_stop_at_its_end_a_run_is_done_and_the_next_is_not_begun(tiny, tmp_path, monkeypatch):
-    asked(monkeypatch, pipeline, "evaluate")
+    asked(monkeypatch, conclude, "evaluate")
     with pytest.raises(Interrupted):
         run(tiny(*KEEP), tmp_path / "a")
     run(tiny(*KEEP), tmp_path / "whole")
@@ -257,11 +260,81 @@ def test_a_finished_run_on_another_file_is_not_this_one(tiny, tmp_path):
             run(tiny(*options), tmp_path / "run")
 
 
-def test_a_finished_run_on_other_data_is_not_this_one(tiny, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("part", "what"), [("train", "training"), ("test", "test")])
+def test_a_finished_run_on_other_data_is_not_this_one(tiny, tmp_path, monkeypatch, part, what):
     run(tiny(*KEEP), tmp_path)
-    monkeypatch.setattr("unlearn.data.split.Split.fingerprint", lambda _: "other")
-    with pytest.raises(UserError, match="other training data"):
+    real, other = Split.fingerprint, len(getattr(prepare(tiny(*KEEP)).data, part))
+    monkeypatch.setattr(Split, "fingerprint", lambda split: "other" if len(split) == other else real(split))
+    with pytest.raises(UserError, match=f"other {what} data"):
         run(tiny(*KEEP), tmp_path)
+
+
+def test_a_finished_run_from_a_file_of_weights_that_has_changed_is_not_this_one(tiny, tmp_path):
+    options = (*KEEP, f"model.weights={tmp_path / 'w.safetensors'}", "pretraining.epochs=0")
+    for seed in (0, 1):
+        run(tiny(*KEEP, f"seed={seed}", "training.save_weights=true"), tmp_path / f"{seed}")
+    for seed, refused in ((0, False), (0, False), (1, True)):
+        copy(tmp_path / f"{seed}" / "weights" / "initial.safetensors", tmp_path / "w.safetensors")
+        with pytest.raises(UserError, match=r"other weights in model\.weights") if refused else nullcontext():
+            run(tiny(*options), tmp_path / "run")
+
+
+def test_a_run_stopped_before_its_first_row_keeps_its_folder(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("unlearn.pipeline.run.Watch", Impatient)
+    Impatient.left = 1
+    with pytest.raises(Interrupted):
+        run(tiny(*KEEP), tmp_path)
+    assert not (tmp_path / "steps.csv").exists()
+    with pytest.raises(UserError, match=r"holds another run already \(seed is 0 there, 1 here\)"):
+        run(tiny(*KEEP, "seed=1"), tmp_path)
+    Impatient.left = 0
+    run(tiny(*KEEP), tmp_path)
+
+
+def test_a_run_that_failed_before_its_first_row_leaves_its_folder_to_a_mended_one(tiny, tmp_path, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("unlearn.pipeline.measure.hessian_at", full)
+        with pytest.raises(UserError):
+            run(tiny(*KEEP, "measure.every=1"), tmp_path)
+    run(tiny(*KEEP, "measure.every=2"), tmp_path)
+
+
+def test_without_a_store_what_is_done_is_not_computed_again(tiny, tmp_path, monkeypatch):
+    cfg = tiny(*KEEP, "method=finetune", "checkpoint.minutes=1e-9")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    for name, stage in (("Measurer", "initial"), ("applied", "pair")):  # just after the stage
+        with monkeypatch.context() as patched:
+            patched.setattr(f"unlearn.pipeline.stages.{name}", killed)
+            with pytest.raises(KeyboardInterrupt):
+                run(cfg, tmp_path)
+        assert list(tmp_path.glob(f"{stage}-*.whole.pt"))
+    assert run(cfg, tmp_path)["reused"] == {"pair": True, "unlearned": False}
+    assert not list(tmp_path.glob("*.pt"))
+
+
+def test_asked_to_stop_a_run_that_fails_stops_what_follows(tiny, tmp_path, monkeypatch, caplog):
+    def diverges(job, trained):
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise Diverged.saying("M'' is not finite", 4)
+
+    monkeypatch.setattr(stages, "unlearned", diverges)
+    with pytest.raises(Interrupted):
+        run(tiny(*KEEP), tmp_path)
+    assert json.loads((tmp_path / "summary.json").read_text())["status"] == "diverged"
+    assert "M'' is not finite" in caplog.text
+
+
+def test_the_code_that_counts_is_what_the_process_started_with(tiny, monkeypatch):
+    before = keys.unlearned(prepare(tiny("model=mlp")))
+    monkeypatch.setattr("unlearn.pipeline.keys.code_version", lambda parts: "edited since")
+    assert keys.unlearned(prepare(tiny("model=mlp"))) == before
+    assert keys.METHODS != keys.CODE
 
 
 def test_views_share_what_did_not_change(tiny, tmp_path):
@@ -269,13 +342,13 @@ def test_views_share_what_did_not_change(tiny, tmp_path):
     scattered = ("forget=points", "forget.count=30", "training.epochs=5")  # a visit at each step
     run(tiny("model=mlp", "measure.every=1", *scattered, *sharing(tmp_path)), tmp_path / "run")
     (state,) = (tmp_path / "store" / "pair").glob("*/state.pt")
-    from unlearn.store.entries import checked
+    from unlearn.store.entries import read_checked
     from unlearn.store.files import from_bytes
 
-    looks = from_bytes(checked(state.parent), "cpu")["looks"]
+    looks = from_bytes(read_checked(state.parent), "cpu")["looks"]
     for one, two in pairwise(looks[3:]):  # after the first epoch, in which gradients at w_0 are added up
         left, right = one["view"]["recording"], two["view"]["recording"]
         assert left["initial"]["weights"].data_ptr() == right["initial"]["weights"].data_ptr()
         assert left["initial_gradient"].data_ptr() == right["initial_gradient"].data_ptr()
-        groups = [{group["push"].data_ptr() for group in each["visited"]["groups"].values()} for each in (left, right)]
+        groups = [{group["push"].data_ptr() for group in each["visits"]["groups"].values()} for each in (left, right)]
         assert len(groups[1] - groups[0]) <= 2  # the newest, and one that took in its neighbour

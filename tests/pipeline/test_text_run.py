@@ -136,7 +136,7 @@ def test_neither_batch_size_nor_store_changes_features(textual, tmp_path):
 
 def test_an_entry_names_its_ingredients(textual, tmp_path):
     prepare(textual("minilm_linear"))
-    made_of = json.loads((entries(tmp_path)[0] / store.DONE).read_text())["made_of"]
+    made_of = json.loads((entries(tmp_path)[0] / store.RECORD).read_text())["made_of"]
     assert set(made_of) == {"encoder", "libraries", "pooling", "max_length", "texts"}
 
 

@@ -132,7 +132,7 @@ def test_views_of_one_vector_are_saved_apart(tmp_path):
     assert torch.equal(read["transposed"], tensors["transposed"])
 
 
-@pytest.mark.parametrize("mark", ["summary.json", "steps.csv"])
+@pytest.mark.parametrize("mark", ["summary.json", "steps.csv", "provenance.json"])
 def test_a_folder_with_a_run_is_refused(tmp_path, mark):
     (tmp_path / mark).write_text("")
     with pytest.raises(UserError, match=r"holds another run already \(its config.yaml cannot be read\)"):

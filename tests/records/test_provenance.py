@@ -58,9 +58,10 @@ def test_no_checkout_and_no_git(checkout, tmp_path_factory, monkeypatch):
 def test_the_record_holds_what_it_was_given_and_is_json(monkeypatch, tmp_path):
     home = os.path.expanduser("~")
     monkeypatch.setattr("sys.argv", [f"{home}/bin/unlearn", "seed=3", f"root={home}/data", f"{home}side/x"])
-    record = provenance(device="cpu", threads=2, seed=3, schedule="ab", data="cd", source=tmp_path)
+    given = {"device": "cpu", "threads": 2, "seed": 3, "schedule": "ab", "data": "cd", "test": "ef", "weights": None}
+    record = provenance(**given, source=tmp_path)
     assert json.loads(json.dumps(record)) == record
-    expected = {"device": "cpu", "threads": 2, "seed": 3, "schedule": "ab", "data": "cd", "git": NOTHING}
+    expected = {**given, "git": NOTHING}
     assert {key: record[key] for key in expected} == expected
     assert record["command"] == ["unlearn", "seed=3", "root=~/data", f"{home}side/x"]
     assert record["libraries"]["torch"] == torch.__version__.split("+")[0]

@@ -9,7 +9,8 @@ import torch
 
 from unlearn.pipeline.run import run
 from unlearn.store.__main__ import main
-from unlearn.store.entries import Alone, Store, key_of
+from unlearn.store.alone import Alone, clear
+from unlearn.store.entries import Store, key_of
 from unlearn.store.features import Work
 from unlearn.store.features import features as kept_features
 from unlearn.store.files import Damaged, from_bytes, to_bytes
@@ -154,9 +155,9 @@ def test_two_that_want_the_same_compute_it_once(tmp_path):
     assert sorted(results) == [False, True]
 
 
-@pytest.mark.parametrize("store", [Store, Alone])
-def test_a_partial_state_is_gone_on_with_and_then_gone(tmp_path, store):
-    place = store(tmp_path)
+@pytest.mark.parametrize("place", [Store, lambda path: Alone(path, lambda: True)], ids=["store", "alone"])
+def test_a_partial_state_is_gone_on_with_and_then_gone(tmp_path, place):
+    place = place(tmp_path)
 
     def stop(slot):
         slot.write_partial({"taken": 3})
@@ -165,12 +166,13 @@ def test_a_partial_state_is_gone_on_with_and_then_gone(tmp_path, store):
     with pytest.raises(KeyboardInterrupt):
         get(place, stop)
     assert get(place, lambda slot: slot.read_partial(CPU))[0] == {"taken": 3}
-    assert get(place, lambda slot: slot.read_partial(CPU) or "none")[0] in ({"taken": 3}, "none")
+    assert get(place, fail)[0] == {"taken": 3}
+    clear(tmp_path, ["pair"])
     assert not [path for path in tmp_path.rglob("*.pt") if path.name != "state.pt"]
 
 
 def test_a_damaged_partial_state_is_dropped(tmp_path, caplog):
-    place = Alone(tmp_path)
+    place = Alone(tmp_path, lambda: False)
 
     def cut(slot):
         slot.write_partial({"taken": 3})
@@ -199,6 +201,25 @@ def test_prune_keeps_what_runs_have_used(tmp_path, capsys):
     assert get(store)[1] is False
 
 
+def test_prune_touches_nothing_that_is_no_entry(tmp_path, capsys):
+    get(Store(tmp_path / "store"))
+    kept = [tmp_path / "runs" / "2026-01-01", tmp_path / "store" / "pair" / "notes", tmp_path / "store" / "mine" / "x"]
+    for folder in kept:
+        folder.mkdir(parents=True)
+    sweep = tmp_path / "sweep"
+    (sweep / ".locks").mkdir(parents=True)
+    (sweep / "sweep.json").write_text("{}")
+    write_state(sweep / "seed=0" / f"pair-{0:024x}.pt", STATE)
+    kept.append(sweep / "seed=0")
+    for root in (tmp_path, tmp_path / "runs", sweep):  # a level too high, or another folder
+        assert main(["prune", "--all", "--root", str(root)]) == 2
+        assert "there is no store" in capsys.readouterr().err
+    assert main(["prune", "--all", "--root", str(tmp_path / "store")]) == 0
+    assert "removed 1 entries" in capsys.readouterr().out
+    assert all(folder.is_dir() for folder in kept)
+    assert len(list(sweep.rglob("*.pt"))) == 1
+
+
 def test_prune_finds_users_through_links(tmp_path, tiny, capsys):
     (tmp_path / "far" / "disk").mkdir(parents=True)
     (tmp_path / "near").mkdir()
@@ -218,14 +239,14 @@ def test_prune_finds_users_from_anywhere_and_leaves_what_is_at_work(tmp_path, mo
     with store.slot("pair", {"other": 1}) as slot:
         slot.write(STATE, 1.0)
         slot.write_partial({"taken": 3})
-        features = tmp_path / "store" / "features" / "abc"
+        features = tmp_path / "store" / "features" / f"{0:032x}"
         features.mkdir(parents=True)
-        (features.parent / "abc.lock").write_text("")
+        (features.parent / f"{0:032x}.lock").write_text("")
         assert main(["prune", *root]) == 0  # the unused entry is held
         assert "removed 0" in capsys.readouterr().out
         assert main(["prune", "--all", *root]) == 0
         assert "removed 2" in capsys.readouterr().out  # the pair of the run, and the features
-        assert (features.parent / "abc.lock").exists()
+        assert (features.parent / f"{0:032x}.lock").exists()
     assert main(["prune", *root]) == 0
     assert "removed 1" in capsys.readouterr().out
     assert slot.partial.exists()

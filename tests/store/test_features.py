@@ -6,6 +6,7 @@ import pytest
 
 from unlearn.store import features as store
 from unlearn.store.features import Work, features
+from unlearn.values.errors import UserError
 
 ROWS, WIDTH = 103, 4
 ORDER = np.random.default_rng(0).permutation(ROWS)
@@ -68,7 +69,7 @@ def test_a_killed_run_goes_on_where_it_was_saved(tmp_path):
     assert second.computed == ORDER[saved:].tolist()
     assert second.reported[0] == saved
     entry = next(path for path in tmp_path.iterdir() if path.is_dir())
-    assert {path.name for path in entry.iterdir()} == {store.ARRAY, store.DONE}
+    assert {path.name for path in entry.iterdir()} == {store.ARRAY, store.RECORD}
 
 
 @pytest.mark.parametrize("damage", ["progress", "array", "no array"])
@@ -100,7 +101,7 @@ def test_a_damaged_entry_is_reported_and_computed_anew(tmp_path, caplog, damage)
     elif damage == "gone":
         array.unlink()
     else:
-        (entry / store.DONE).write_text("[]")
+        (entry / store.RECORD).write_text("[]")
     second = Counter()
     with caplog.at_level(logging.WARNING):
         np.testing.assert_array_equal(second.get(tmp_path), TRUTH)
@@ -120,4 +121,10 @@ def test_writing_to_features_reaches_no_file(tmp_path):
 def test_an_entry_says_what_it_is_made_of(tmp_path):
     Counter().get(tmp_path)
     entry = next(path for path in tmp_path.iterdir() if path.is_dir())
-    assert json.loads((entry / store.DONE).read_text())["made_of"] == KEY
+    assert json.loads((entry / store.RECORD).read_text())["made_of"] == KEY
+
+
+def test_a_store_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"^store\.root=.*file: cannot be written"):
+        features(tmp_path / "file" / "features", {"texts": "few"}, lambda: None, lambda done: None)

@@ -12,7 +12,7 @@ from tests.worlds import classifier
 from unlearn.curvature.operator import dense
 from unlearn.models.network import clone
 from unlearn.penalties import L2Penalty, SDPenalty
-from unlearn.train.hessian import Sample, chunk_for, gauss_newton_at, hessian_at
+from unlearn.train.hessian import Sample, chunk_for, gauss_newton_at, hessian_at, sample_points
 from unlearn.train.learner import Learner
 
 
@@ -116,3 +116,19 @@ def test_the_hessian_in_train_mode_is_the_slope_of_the_gradient():
     truth = torch.stack([(gradient(at.weights + e) - gradient(at.weights - e)) / 2e-5 for e in eye])
     found = dense(hessian_at(objective, at, Sample(torch.arange(24), True, 8, 512)), at.weights)
     assert torch.allclose(found, truth, atol=1e-7)
+
+
+def test_batches_of_a_drawn_sample_are_mixed_however_the_data_is_stored():
+    first = sample_points(64, 32, None)
+    drawn = sample_points(64, 32, torch.Generator().manual_seed(0))
+    assert first.tolist() == list(range(32))
+    assert len(set(drawn.tolist())) == 32
+    labels = torch.arange(64) // 16  # stored class by class
+    assert all(len(batch.unique()) > 1 for batch in labels[drawn].split(8))
+
+
+def test_which_points_are_kept_with_batches_side_by_side():
+    sample = Sample(torch.arange(22), True, 8, 8)
+    assert [replace(sample, kept=kept).held(True) for kept in (0, 7, 8, 16, 21, 22)] == [
+        [], [], [8], [8, 16], [8, 16], [8, 16, 22],
+    ]  # fmt: skip

@@ -3,8 +3,9 @@ from itertools import combinations
 import pytest
 import torch
 
-from tests.worlds import learner, quadratic, recipe
-from unlearn.train.loop import train
+from tests.worlds import classifier, learner, quadratic, recipe, trained
+from unlearn.train.learner import Learner
+from unlearn.train.loop import removal_gradient, train
 from unlearn.train.recording import RECORDS, Recording, check_records
 from unlearn.values.errors import UserError
 
@@ -36,7 +37,7 @@ def test_updates_are_those_of_the_visits():
     recording, weights = record(recipe(quadratic(), momentum=0.9, weight_decay=0.1, **UNIT), "updates")
     expected = (weights[2] - weights[1]) + (weights[6] - weights[5])  # 4 steps an epoch
     assert torch.allclose(recording.update_sum, expected, atol=1e-15)
-    assert (recording.visits, len(recording.first_pass), recording.steps) == (2, 1, 8)
+    assert (recording.visit_count, len(recording.first_pass), recording.steps) == (2, 1, 8)
 
 
 @pytest.mark.parametrize("decay", ["constant", "linear"])
@@ -54,7 +55,7 @@ def test_an_epoch_is_one_pass_however_the_points_meet_in_batches():
     recording, _ = record(plan)
     batches = [sum(batch.is_visit for batch in plan.schedule.epoch(epoch)) for epoch in range(6)]
     assert len(set(batches)) > 1  # else this shows nothing
-    assert recording.visits == sum(batches)
+    assert recording.visit_count == sum(batches)
     assert recording.plain == pytest.approx(6 * 0.05)
 
 
@@ -154,3 +155,16 @@ def test_unknown_records_are_named():
     check_records(frozenset(RECORDS))
     with pytest.raises(UserError, match="upd8s"):
         check_records(frozenset({"upd8s"}))
+
+
+def test_a_first_step_that_is_forgotten_whole_gives_the_gradient_at_w_0(monkeypatch):
+    objective = classifier()
+    plan = recipe(objective, order="as_stored", forget=(0, 1, 2), unit=0, momentum=0.5, weight_decay=0.1)
+    start = Learner.fresh(objective.network, torch.device("cpu"))
+    expected = removal_gradient(plan, start, [next(iter(plan.schedule.epoch(0)))])
+
+    def again(*_):
+        raise AssertionError("computed twice")
+
+    monkeypatch.setattr("unlearn.train.recording.removal_gradient", again)
+    assert trained(plan, "initial_gradient", start=start).recording.initial_gradient.equal(expected)

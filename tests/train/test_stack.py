@@ -65,7 +65,7 @@ def test_equal_to_the_loop(penalty, forget):
     for row, recording, (learner, known) in zip(made, recordings, expected, strict=True):
         assert torch.allclose(row.learner.weights, learner.weights, rtol=0, atol=1e-10)
         assert torch.allclose(row.learner.velocity, learner.velocity, rtol=0, atol=1e-10)
-        assert (recording.visits, recording.steps) == (known.visits, known.steps)
+        assert (recording.visit_count, recording.steps) == (known.visit_count, known.steps)
         assert torch.allclose(recording.update_sum, known.update_sum, rtol=0, atol=1e-10)
 
 
@@ -76,7 +76,7 @@ def test_closed_forms_are_the_derivatives_of_the_losses(function, penalty):
     module = nn.Sequential(nn.Flatten(), *wide, nn.Linear(5 if wide else 4, 3))
     objective = classifier(module=module)
     stack = StackedObjective.of([replace(objective, penalty=PENALTIES[penalty](g)) for g in (0.0, 0.5, 0.0, 2, 1, 3)])
-    assert stack.network.dense is not None
+    assert stack.network.chain is not None
     stream = torch.Generator().manual_seed(1)
     weights, vectors = torch.randn(2, 6, objective.network.layout.dim, generator=stream, dtype=torch.float64)
     points, shares = (

@@ -7,8 +7,8 @@ After a product the operator is known on what was multiplied, B, and elsewhere i
                [ R' A B     0           o    ]      transposes; the first column is exact, the second yesterday's,
                                                     and o is a guess from the curvature last seen along such a vector.
 
-The model's leading eigenvalue is right to second order in what the pairs have turned. How far it moves when the part
-that is not exact is changed by as much as it may be off is the estimate of its error.
+This surrogate's leading eigenvalue is right to second order in what the pairs have turned. How far it moves when the
+part that is not exact is changed by as much as it may be off is the estimate of its error.
 """
 
 import math
@@ -77,12 +77,12 @@ class Known:
 
 
 @dataclass(frozen=True)
-class Model:
+class Surrogate:
     """The operator on Q, as the module describes it. Small matrices are numpy's: torch takes longer over them.
 
     Attributes:
         given: B, V and A B, g vectors of shape (dim,); Q' = frame @ given.
-        known: V as it was given.
+        known: yesterday's pairs, of which V is made; `pairs` takes their memory.
         frame: shape (n, g).
         multiplied: how many of Q are in B.
         beyond: how many of Q are in B and V.
@@ -136,13 +136,13 @@ class Model:
         return float(np.linalg.norm(self.matrix[m:, :m] @ vectors[:, np.abs(ritz).argmax()]))
 
     def unknown(self, vector: Array) -> float:
-        """Say which share of what a vector of the model has outside of B lies along R, of the squared length."""
+        """Say which share of what a vector of the surrogate has outside of B lies along R, of the squared length."""
         outside = np.square(vector)[self.multiplied :]
         beyond = outside[self.beyond - self.multiplied :]
         return float(beyond.sum() / outside.sum()) if outside.any() else 0.0
 
     def vectors(self, coefficients: Array) -> Tensor:
-        """Leave the model.
+        """Leave the surrogate.
 
         Args:
             coefficients: shape (r, n).
@@ -153,7 +153,7 @@ class Model:
         return combined(torch.from_numpy(coefficients @ self.frame), self.given)
 
     def outside(self, vector: Array, first: int) -> Tensor | None:
-        """Give the direction of what a vector of the model has from a row on.
+        """Give the direction of what a vector of the surrogate has from a row on.
 
         Args:
             vector: shape (n,).
@@ -184,8 +184,8 @@ class Model:
         return Known(rows, values.tolist(), doubts.tolist(), self.drift, outer=self.outer)
 
 
-def modelled(basis: list[Tensor], products: list[Tensor], known: Known, *, audited: bool = False) -> Model:
-    """Build the model.
+def surrogate_of(basis: list[Tensor], products: list[Tensor], known: Known, *, audited: bool = False) -> Surrogate:
+    """Build the surrogate.
 
     All of yesterday's spectrum is taken to have grown as its leader has: outliers sharpen together. What shrinks is
     left as it is; a value too high costs a product, one too low hides the next leader.
@@ -197,7 +197,7 @@ def modelled(basis: list[Tensor], products: list[Tensor], known: Known, *, audit
         audited: whether the second of B is a direction outside of all that was known, so that curvature there was seen.
 
     Returns:
-        The model.
+        The surrogate.
 
     Raises:
         NotFinite: a product is not.
@@ -239,7 +239,7 @@ def modelled(basis: list[Tensor], products: list[Tensor], known: Known, *, audit
     drift = min(max(change, FADE * known.drift), 1.0)
     doubt[m:n, m:n] = onto * (np.abs(before) * np.hypot(known.doubts, drift)) @ onto.T
     doubt[n:, n:] = unsure * np.eye(len(frame) - n)
-    return Model(given, known, frame, m, n, matrix, doubt, values, axes, change, drift, outer)
+    return Surrogate(given, known, frame, m, n, matrix, doubt, values, axes, change, drift, outer)
 
 
 def _added(angles: Array, frame: Array, rows: range, short: float) -> Array:

@@ -27,7 +27,7 @@ class Krylov:
         size: norm(b).
         basis: unit vectors, each of shape (dim,).
         diagonal: of T, one entry a product.
-        beside: off the diagonal of T, one entry fewer.
+        off_diagonal: of T, one entry fewer.
         leftover: norm of what the last product had outside the basis.
         exhausted: whether the space is invariant: nothing is outside.
         half: where the operator is the mean of two halves A_1 and A_2, a row a product of Q' A_1 Q and of Q' A_2 Q, up
@@ -37,7 +37,7 @@ class Krylov:
     size: float
     basis: list[Tensor]
     diagonal: list[float] = field(default_factory=list)
-    beside: list[float] = field(default_factory=list)
+    off_diagonal: list[float] = field(default_factory=list)
     leftover: float = 0.0
     exhausted: bool = False
     half: list[tuple[list[float], list[float]]] = field(default_factory=list)
@@ -89,7 +89,7 @@ class Krylov:
             The vector whose product `absorb` waits for, shape (dim,).
         """
         if self._next is not None:
-            self.beside.append(self.leftover)
+            self.off_diagonal.append(self.leftover)
             self.basis.append(self._next)
             self._next = None
         return self.basis[-1]
@@ -111,7 +111,7 @@ class Krylov:
         self.leftover = float(norm(product))
         if not math.isfinite(self.leftover):
             raise NotFinite
-        scale = max(map(abs, self.diagonal + self.beside))
+        scale = max(map(abs, self.diagonal + self.off_diagonal))
         tiny = torch.finfo(product.dtype)
         self.exhausted = self.leftover <= max(tiny.eps * scale, tiny.tiny) or len(self.basis) == len(product)
         self._next = None if self.exhausted else product / self.leftover
@@ -123,7 +123,7 @@ class Krylov:
             float64, shape (m, m), on the CPU.
         """
         matrix = torch.diag(torch.tensor(self.diagonal, dtype=torch.float64))
-        for row, entry in enumerate(self.beside):
+        for row, entry in enumerate(self.off_diagonal):
             matrix[row, row + 1] = matrix[row + 1, row] = entry
         return matrix
 

@@ -4,21 +4,17 @@ A search yields what it wants multiplied and is sent the product (`spectrum.sear
 `tracker.Tracker.search`). So each does what it would do alone, and only the products are shared.
 """
 
-from collections.abc import Generator, Mapping
-from typing import TypeVar
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
+from unlearn.curvature.spectrum import Found, Search
 from unlearn.curvature.stacked import StackedOperator
 from unlearn.values.errors import NotFinite
 
-Found = TypeVar("Found")
 
-
-def lockstep(
-    searches: Mapping[int, Generator[Tensor, Tensor, Found]], operator: StackedOperator, like: Tensor
-) -> dict[int, Found | None]:
+def lockstep(searches: Mapping[int, Search[Found]], operator: StackedOperator, like: Tensor) -> dict[int, Found | None]:
     """Run searches on the rows of stacked operators.
 
     Args:

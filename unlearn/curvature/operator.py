@@ -240,7 +240,7 @@ class Halves:
 
 
 def dense(operator: Operator, like: Tensor) -> Tensor:
-    """Write the operator out as a matrix, one product a column. An oracle for tests.
+    """Write the operator out as a matrix, one product a column.
 
     Args:
         operator: any symmetric operator.

@@ -1,37 +1,37 @@
 """The leading eigenvalue of an operator, where eigenpairs of one close by are known.
 
-Lanczos forgets all of yesterday's Krylov space but one vector. Here all of its pairs are kept, as a model of today's
-operator (`known.py`), whose leading eigenvalue is the estimate. Its eigenvector is where the next product is worth most
-(the step of Davidson 1975, with yesterday's operator as the preconditioner); the model's own doubt says whether one is
-needed. An audit is a product along R, where nothing is known: it says what curvature lies there, and whether the error
-estimates were too small. It costs nothing where the next product lies there for the most part anyway; now and then one
-is spent all the same. More rarely a re-check spends a few on the Krylov space of a random direction, where a leader
-that no pair knows would show.
+Lanczos forgets all of yesterday's Krylov space but one vector. Here all of its pairs are kept, as a surrogate of
+today's operator (`known.py`), whose leading eigenvalue is the estimate. Its eigenvector is where the next product is
+worth most (the step of Davidson 1975, with yesterday's operator as the preconditioner); the surrogate's own doubt says
+whether one is needed. An audit is a product along R, where nothing is known: it says what curvature lies there, and
+whether the error estimates were too small. It costs nothing where the next product lies there for the most part anyway;
+now and then one is spent all the same. More rarely a re-check spends a few on the Krylov space of a random direction,
+where a leader that no pair knows would show.
 """
 
 import math
-from collections.abc import Generator
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from unlearn.curvature.known import CAUTION, FADE, Known, modelled
-from unlearn.curvature.spectrum import Extreme
+from unlearn.curvature.known import CAUTION, FADE, Known, surrogate_of
+from unlearn.curvature.spectrum import Extreme, Search
 from unlearn.values.flat import norm
 
-Search = Generator[Tensor, Tensor, tuple[Extreme, Known]]  # yields what is to be multiplied, is sent the product
 AUDIT = 6  # estimates in a row that nothing but their own products has checked, at most
-LOST = 0.5  # relative change of the leading value beyond which yesterday's pairs are no model of today's operator
+LOST = 0.5  # relative change of the leading value beyond which yesterday's pairs say nothing of today's operator
 UNKNOWN = 0.5  # share of the next direction along R from which on its product is spent along R alone
 AROUND = 6  # products of a re-check
 MOST = 10.0  # times, more is not learned from one surprise
 
 
-def recycled(start: Tensor, known: Known, tolerance: float, max_products: int, probe: Tensor | None = None) -> Search:
+def recycled(
+    start: Tensor, known: Known, tolerance: float, max_products: int, probe: Tensor | None = None
+) -> Search[tuple[Extreme, Known]]:
     """Search for the eigenvalue of largest magnitude.
 
-    Stops when the error estimate of `known.Model` is under tolerance * |theta|, or, not converged, when the
+    Stops when the error estimate of `known.Surrogate` is under tolerance * |theta|, or, not converged, when the
     first product shows that little is left of the operator close by. (A small residual is no
     reason to stop: it says that an eigenvalue is near, not that it is the leading one.)
 
@@ -46,7 +46,7 @@ def recycled(start: Tensor, known: Known, tolerance: float, max_products: int, p
         A unit vector, shape (dim,), whose product is to be sent back.
 
     Returns:
-        The eigenpair, its value that of the model; and what is known now.
+        The eigenpair, its value that of the surrogate; and what is known now.
 
     Raises:
         NotFinite: a product is not.
@@ -57,29 +57,29 @@ def recycled(start: Tensor, known: Known, tolerance: float, max_products: int, p
     while True:
         products.append((yield basis[-1]).clone())
         m = len(basis)
-        model = modelled(basis, products, known, audited=audited)
-        value, vector, error = model.lead(tolerance)
+        surrogate = surrogate_of(basis, products, known, audited=audited)
+        value, vector, error = surrogate.lead(tolerance)
         if before is not None:
             judged = max(judged, CAUTION * _misjudged(*before, value, tolerance))
             caution = max(judged, FADE * known.caution)
         converged = caution * error <= tolerance * abs(value)
-        lost = m == 1 and model.change > LOST
+        lost = m == 1 and surrogate.change > LOST
         step, before = None, (value, error)
         if m < max_products and not lost:
             if probe is not None and m <= AROUND:
-                step = _aside(probe, basis[0]) if m == 1 else model.outside(model.matrix[m - 1], m)
+                step = _aside(probe, basis[0]) if m == 1 else surrogate.outside(surrogate.matrix[m - 1], m)
                 before = None  # what random directions change says nothing about the error estimate
-            elif m == 1 and (audit or (not converged and model.unknown(vector) > UNKNOWN)):
-                step = model.outside(vector, model.beyond)
+            elif m == 1 and (audit or (not converged and surrogate.unknown(vector) > UNKNOWN)):
+                step = surrogate.outside(vector, surrogate.beyond)
                 audited = step is not None
             if step is None and not converged:
-                step = model.outside(vector, m)
+                step = surrogate.outside(vector, m)
         if step is None:
             checked = audited or (probe is not None and m > AROUND)
-            pairs = replace(model.pairs(), caution=caution, unaudited=0 if checked else known.unaudited + 1)
+            pairs = replace(surrogate.pairs(), caution=caution, unaudited=0 if checked else known.unaudited + 1)
             lead = pairs.vectors[0].clone()  # a view would keep all pairs in memory
-            told = math.inf if lost else caution * error
-            return Extreme(value, lead, model.residual(), m, converged and not lost, told), pairs
+            reported = math.inf if lost else caution * error
+            return Extreme(value, lead, surrogate.residual(), m, converged and not lost, reported), pairs
         basis.append(step)
 
 

@@ -41,7 +41,7 @@ class Extreme:
     error: float = float("nan")
 
 
-Search = Generator[Tensor, Tensor, tuple[Krylov, list[Extreme]]]  # yields what is to be multiplied, is sent the product
+Search = Generator[Tensor, Tensor, Found]  # yields what is to be multiplied, is sent the product, ends with `Found`
 
 
 def eigenpairs(
@@ -63,26 +63,28 @@ def eigenpairs(
     return driven(search(start, count, which, tolerance, max_products), operator.matvec)[1]
 
 
-def driven(search: Generator[Tensor, Tensor, Found], matvec: Callable[[Tensor], Tensor]) -> Found:
+def driven(asking: Search[Found], matvec: Callable[[Tensor], Tensor]) -> Found:
     """Run a search on one operator.
 
     Args:
-        search: yields vectors and is sent their products.
+        asking: the search.
         matvec: multiplies.
 
     Returns:
         What the search ends with.
     """
     try:
-        vector = next(search)
+        vector = next(asking)
         while True:
-            vector = search.send(matvec(vector))
+            vector = asking.send(matvec(vector))
     except StopIteration as end:
         found: Found = end.value
         return found
 
 
-def search(start: Tensor, count: int, which: str, tolerance: float, max_products: int) -> Search:
+def search(
+    start: Tensor, count: int, which: str, tolerance: float, max_products: int
+) -> Search[tuple[Krylov, list[Extreme]]]:
     """Search for eigenpairs at the ends of a spectrum by Lanczos with full reorthogonalisation.
 
     Stops when min(r, 4 r^2 / gap) < tolerance * |theta| for each pair asked for, where r is the residual of the Ritz

@@ -129,7 +129,7 @@ class StackedKrylov:
         size: norm of each start, float64, shape (K,).
         basis: unit vectors, shape (K, at least m, dim); zero in rows that have stopped.
         diagonal: of each T, one float64 tensor of shape (K,) a product.
-        beside: off the diagonal, one fewer.
+        off_diagonal: of each T, one fewer.
         leftover: norm of what the last product had outside the basis, shape (K,).
         products: of each row, shape (K,).
         exhausted: rows whose space is invariant, shape (K,).
@@ -139,7 +139,7 @@ class StackedKrylov:
     size: Tensor
     basis: Tensor
     diagonal: list[Tensor]
-    beside: list[Tensor]
+    off_diagonal: list[Tensor]
     leftover: Tensor
     products: Tensor
     exhausted: Tensor
@@ -172,7 +172,7 @@ class StackedKrylov:
         going = going & ~self.exhausted
         m = len(self.diagonal)
         if m:
-            self.beside.append(self.leftover)
+            self.off_diagonal.append(self.leftover)
         newest = self.basis[:, m]
         known, parts = self.basis[:, : m + 1], list[Tensor]()
         if isinstance(operator, StackedHalves):
@@ -190,7 +190,7 @@ class StackedKrylov:
             self.half.append(torch.stack(parts[:2])[:, :, 0].double())
         product = rest[:, 0]
         self.leftover = torch.linalg.vector_norm(product, dim=1, dtype=torch.float64)
-        scale = torch.stack([entry.abs() for entry in self.diagonal + self.beside]).amax(0)
+        scale = torch.stack([entry.abs() for entry in self.diagonal + self.off_diagonal]).amax(0)
         tiny = torch.finfo(product.dtype)
         ended = (self.leftover <= (tiny.eps * scale).clamp(min=tiny.tiny)) | (m + 1 == product.shape[1])
         self.products += going
@@ -213,8 +213,8 @@ class StackedKrylov:
         m = len(self.diagonal) if products is None else products
         matrix = torch.diag_embed(torch.stack(self.diagonal[:m], dim=1)[rows])
         if m > 1:
-            beside = torch.stack(self.beside[: m - 1], dim=1)[rows]
-            matrix += torch.diag_embed(beside, 1) + torch.diag_embed(beside, -1)
+            off = torch.stack(self.off_diagonal[: m - 1], dim=1)[rows]
+            matrix += torch.diag_embed(off, 1) + torch.diag_embed(off, -1)
         return matrix
 
     def halves(self, rows: Tensor, products: int, share: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,5 @@
 """One eigenvalue followed over training: warm starts, made safe."""
 
-from collections.abc import Generator
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -9,7 +8,7 @@ from unlearn.curvature.estimators import Estimator, Lanczos
 from unlearn.curvature.known import Known
 from unlearn.curvature.operator import Operator
 from unlearn.curvature.recycled import AROUND, AUDIT, recycled
-from unlearn.curvature.spectrum import Extreme, driven, search
+from unlearn.curvature.spectrum import Extreme, Search, driven, search
 from unlearn.values.errors import at_least, fraction
 from unlearn.values.flat import norm
 
@@ -66,7 +65,7 @@ class Tracker:
             return self.estimator(operator, probe)
         return driven(self.search(self.estimator, probe), operator.matvec)
 
-    def search(self, lanczos: Lanczos, probe: Tensor) -> Generator[Tensor, Tensor, Extreme]:
+    def search(self, lanczos: Lanczos, probe: Tensor) -> Search[Extreme]:
         """Search as `__call__` does, with someone else's products.
 
         Args:
@@ -102,7 +101,7 @@ class Tracker:
         return found
 
 
-def _anew(lanczos: Lanczos, start: Tensor, spent: int) -> Generator[Tensor, Tensor, tuple[Extreme, Known]]:
+def _anew(lanczos: Lanczos, start: Tensor, spent: int) -> Search[tuple[Extreme, Known]]:
     """Search without yesterday's pairs; products already spent are counted in."""
     space, (found,) = yield from search(start, 1, "magnitude", lanczos.tolerance, lanczos.max_products - spent)
     return replace(found, products=spent + found.products), Known.of(space)

@@ -65,8 +65,7 @@ class Cifar:
 
     def __post_init__(self) -> None:
         choice("dataset.name", self.name, tuple(_PUBLISHED))
-        if self.train_size is not None:
-            at_least("dataset.train_size", self.train_size, 1)
+        at_least("dataset.train_size", self.train_size, 1)
         Augmentation(self.augmentation)
 
     @property

@@ -31,8 +31,7 @@ class Digits:
 
     def __post_init__(self) -> None:
         choice("dataset.name", self.name, ("digits",))
-        if self.train_size is not None:
-            at_least("dataset.train_size", self.train_size, 1)
+        at_least("dataset.train_size", self.train_size, 1)
         Augmentation(self.augmentation)
 
     @property

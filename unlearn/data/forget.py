@@ -35,7 +35,7 @@ class Context:
 
 
 @dataclass(frozen=True)
-class Forget:
+class ForgetSet:
     """A forget set.
 
     Attributes:
@@ -47,7 +47,7 @@ class Forget:
     unit: int | None = None
 
 
-class ForgetSet(Protocol):
+class ForgetChoice(Protocol):
     """A choice of the config group `forget`."""
 
     @property
@@ -55,7 +55,7 @@ class ForgetSet(Protocol):
         """What the run's records call it."""
         ...
 
-    def select(self, context: Context) -> Forget:
+    def select(self, context: Context) -> ForgetSet:
         """Choose the points."""
         ...
 
@@ -66,7 +66,7 @@ class NoForget:
 
     name: str
 
-    def select(self, context: Context) -> Forget:
+    def select(self, context: Context) -> ForgetSet:
         """Choose nothing.
 
         Args:
@@ -75,7 +75,7 @@ class NoForget:
         Returns:
             The empty forget set.
         """
-        return Forget()
+        return ForgetSet()
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class BatchForget:
     name: str
     position: str
 
-    def select(self, context: Context) -> Forget:
+    def select(self, context: Context) -> ForgetSet:
         """Choose the batch at `position` of the first epoch.
 
         Args:
@@ -120,7 +120,7 @@ class BatchForget:
         if not 0 <= place < batches:
             raise UserError(f"forget.position={place}: an epoch has {batches} batches, 0 to {batches - 1}")
         points = tuple(plain.epoch(0)[place].indices.tolist())
-        return Forget(checked(points, size, "forget=batch"), place)
+        return ForgetSet(check_indices(points, size, "forget=batch"), place)
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class PointsForget:
     count: int
     indices: tuple[int, ...] | None
 
-    def select(self, context: Context) -> Forget:
+    def select(self, context: Context) -> ForgetSet:
         """Choose the points.
 
         Args:
@@ -151,11 +151,11 @@ class PointsForget:
         """
         size = len(context.labels)
         if self.indices is not None:
-            return Forget(checked(self.indices, size, "forget.indices"))
+            return ForgetSet(check_indices(self.indices, size, "forget.indices"))
         if not 1 <= self.count < size:
             raise UserError(f"forget.count={self.count}: must lie between 1 and {size - 1}, so that some points stay")
         drawn = torch.randperm(size, generator=generator(context.seed, "forget"))[: self.count]
-        return Forget(tuple(sorted(drawn.tolist())))
+        return ForgetSet(tuple(sorted(drawn.tolist())))
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ class ClassForget:
         if not 0 < self.share <= 1:
             raise UserError(f"forget.share={self.share}: must be above 0 and at most 1")
 
-    def select(self, context: Context) -> Forget:
+    def select(self, context: Context) -> ForgetSet:
         """Choose the points of the class.
 
         Args:
@@ -196,7 +196,7 @@ class ClassForget:
             # 0.07 of 100 is 7, not the 8 that float makes of it
             count = max(math.ceil(round(self.share * len(members), 6)), 1)
             members = members[torch.randperm(len(members), generator=generator(context.seed, "forget"))[:count]]
-        return Forget(checked(tuple(members.tolist()), len(context.labels), "forget.label"))
+        return ForgetSet(check_indices(tuple(members.tolist()), len(context.labels), "forget.label"))
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ class FileForget:
     name: str
     path: str
 
-    def select(self, context: Context) -> Forget:
+    def select(self, context: Context) -> ForgetSet:
         """Read the points.
 
         Args:
@@ -235,10 +235,10 @@ class FileForget:
             raise UserError(f"forget.path={self.path}: not a list of integers: {first_line(error)}") from None
         if not np.issubdtype(found.dtype, np.integer):
             raise UserError(f"forget.path={self.path}: holds {found.dtype}, not integers")
-        return Forget(checked(tuple(int(i) for i in found.ravel()), len(context.labels), "forget.path"))
+        return ForgetSet(check_indices(tuple(int(i) for i in found.ravel()), len(context.labels), "forget.path"))
 
 
-def checked(indices: tuple[int, ...], size: int, key: str) -> tuple[int, ...]:
+def check_indices(indices: tuple[int, ...], size: int, key: str) -> tuple[int, ...]:
     """Sort a selection and refuse one that makes no sense.
 
     Args:

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from unlearn.data.augmentation import Augmentation
 from unlearn.data.subset import subset
 from unlearn.data.tables import read_table
-from unlearn.data.text import Labelled, Texts, labelled
+from unlearn.data.text import TextData, TextSplit, text_split
 from unlearn.values.errors import UserError, at_least, choice, in_one_line
 
 logger = logging.getLogger(__name__)
@@ -45,8 +45,7 @@ class Imdb:
     def __post_init__(self) -> None:
         choice("dataset.name", self.name, ("imdb",))
         for key, size in (("train_size", self.train_size), ("test_size", self.test_size)):
-            if size is not None:
-                at_least(f"dataset.{key}", size, 1)
+            at_least(f"dataset.{key}", size, 1)
 
     @property
     def augment(self) -> Augmentation:
@@ -58,7 +57,7 @@ class Imdb:
         """Whether the seed chooses points."""
         return self.train_size is not None or self.test_size is not None
 
-    def load(self, seed: int) -> Texts:
+    def load(self, seed: int) -> TextData:
         """Read the reviews; what is missing or damaged is a `UserError` that names it.
 
         Args:
@@ -68,13 +67,13 @@ class Imdb:
             Both parts; reviews in the order neg, pos, and by number within (folder and archive), else as stored.
         """
         train, test = self._parts()
-        return Texts(
+        return TextData(
             subset(train, self.train_size, seed),
             subset(test, self.test_size, seed, test=True),
             len(SENTIMENTS),
         )
 
-    def _parts(self) -> tuple[Labelled, Labelled]:
+    def _parts(self) -> tuple[TextSplit, TextSplit]:
         root = Path(self.root).expanduser()
         for folder in (root / FOLDER, root):
             if (folder / "train" / SENTIMENTS[0]).is_dir() or (folder.name == FOLDER and folder.is_dir()):
@@ -120,7 +119,7 @@ def _number(name: str) -> tuple[int, str]:
     return (int(head) if head.isdecimal() else 0, name)
 
 
-def _sorted_by_part(where: Path, files: list[File]) -> tuple[Labelled, Labelled]:
+def _sorted_by_part(where: Path, files: list[File]) -> tuple[TextSplit, TextSplit]:
     parts = []
     for part in PARTS:
         found = [
@@ -131,7 +130,7 @@ def _sorted_by_part(where: Path, files: list[File]) -> tuple[Labelled, Labelled]
         mended = sum("\ufffd" in text and not _is_utf8(data) for text, (*_, data) in zip(texts, found, strict=True))
         if mended:
             logger.warning("%s: %d reviews of %s are not UTF-8; their odd bytes became U+FFFD", where, mended, part)
-        parts.append(labelled(texts, [label for label, *_ in found], len(SENTIMENTS), f"{where}/{part}"))
+        parts.append(text_split(texts, [label for label, *_ in found], len(SENTIMENTS), f"{where}/{part}"))
     return parts[0], parts[1]
 
 
@@ -143,9 +142,9 @@ def _is_utf8(data: bytes) -> bool:
     return True
 
 
-def _table(path: Path) -> Labelled:
+def _table(path: Path) -> TextSplit:
     rows = read_table(path, ("text", "label"))
-    return labelled(rows["text"], [_label(path, row, value) for row, value in enumerate(rows["label"])], 2, str(path))
+    return text_split(rows["text"], [_label(path, row, value) for row, value in enumerate(rows["label"])], 2, str(path))
 
 
 def _label(path: Path, row: int, value: str) -> int:
@@ -157,7 +156,7 @@ def _label(path: Path, row: int, value: str) -> int:
         ) from None
 
 
-def _from_hub(root: str) -> tuple[Labelled, Labelled]:
+def _from_hub(root: str) -> tuple[TextSplit, TextSplit]:
     # slow to import, and only needed here
     from datasets import config, load_dataset
     from huggingface_hub import snapshot_download
@@ -167,7 +166,7 @@ def _from_hub(root: str) -> tuple[Labelled, Labelled]:
         if not config.HF_HUB_OFFLINE:  # datasets would try for 23 seconds where there is no network
             snapshot_download(HUB, repo_type="dataset", allow_patterns=["README.md"])
         found = load_dataset(HUB)
-        train, test = (labelled(list(found[p]["text"]), list(found[p]["label"]), 2, f"{HUB}, {p}") for p in PARTS)
+        train, test = (text_split(list(found[p]["text"]), list(found[p]["label"]), 2, f"{HUB}, {p}") for p in PARTS)
     except (OSError, ValueError, RuntimeError, HTTPError) as error:
         reason = in_one_line(error).partition(" An error happened")[0]
         raise UserError(

@@ -9,7 +9,7 @@ import torch
 from unlearn.data.augmentation import Augmentation
 from unlearn.data.subset import subset
 from unlearn.data.tables import read_table
-from unlearn.data.text import Texts, labelled
+from unlearn.data.text import TextData, text_split
 from unlearn.values.errors import UserError, at_least, choice
 from unlearn.values.streams import generator
 
@@ -43,8 +43,7 @@ class RottenTomatoes:
         choice("dataset.name", self.name, ("rotten_tomatoes",))
         if not 0 < self.test_share < 1:
             raise UserError(f"dataset.test_share={self.test_share}: must lie between 0 and 1")
-        if self.train_size is not None:
-            at_least("dataset.train_size", self.train_size, 1)
+        at_least("dataset.train_size", self.train_size, 1)
 
     @property
     def augment(self) -> Augmentation:
@@ -56,7 +55,7 @@ class RottenTomatoes:
         """Whether the seed chooses points."""
         return self.train_size is not None
 
-    def load(self, seed: int) -> Texts:
+    def load(self, seed: int) -> TextData:
         """Read and split the snippets.
 
         Args:
@@ -83,7 +82,7 @@ class RottenTomatoes:
             films.append(film)
         is_test = self._held_out(films)
         parts = [
-            labelled(
+            text_split(
                 [text for text, there in zip(texts, is_test, strict=True) if there == held_out],
                 [label for label, there in zip(labels, is_test, strict=True) if there == held_out],
                 len(CATEGORIES),
@@ -91,7 +90,7 @@ class RottenTomatoes:
             )
             for held_out in (False, True)
         ]
-        return Texts(subset(parts[0], self.train_size, seed), parts[1], len(CATEGORIES))
+        return TextData(subset(parts[0], self.train_size, seed), parts[1], len(CATEGORIES))
 
     def _held_out(self, films: list[str]) -> list[bool]:
         """Say of each snippet whether its film is for testing."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from unlearn.data.augmentation import Augmentation, Draws, augment
-from unlearn.data.text import Texts
+from unlearn.data.text import TextData
 
 
 @dataclass(frozen=True)
@@ -133,6 +133,6 @@ class Dataset(Protocol):
         """Whether `load` depends on its seed; where not, runs of several seeds share what it gave."""
         ...
 
-    def load(self, seed: int) -> Data | Texts:
+    def load(self, seed: int) -> Data | TextData:
         """Read both parts; the seed chooses the points of `dataset.train_size`."""
         ...

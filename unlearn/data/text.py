@@ -11,7 +11,7 @@ from unlearn.values.errors import UserError
 
 
 @dataclass(frozen=True)
-class Labelled:
+class TextSplit:
     """Texts with labels: the training or the test set.
 
     Attributes:
@@ -25,7 +25,7 @@ class Labelled:
     def __len__(self) -> int:
         return len(self.texts)
 
-    def take(self, indices: Tensor) -> "Labelled":
+    def take(self, indices: Tensor) -> "TextSplit":
         """Keep some of the texts.
 
         Args:
@@ -34,7 +34,7 @@ class Labelled:
         Returns:
             k texts with their labels.
         """
-        return Labelled(tuple(self.texts[i] for i in indices.tolist()), self.labels[indices])
+        return TextSplit(tuple(self.texts[i] for i in indices.tolist()), self.labels[indices])
 
     def fingerprint(self) -> str:
         """Hash the texts, not the labels: what an encoder makes of a text does not depend on its class.
@@ -51,7 +51,7 @@ class Labelled:
 
 
 @dataclass(frozen=True)
-class Texts:
+class TextData:
     """A loaded data set of texts.
 
     Attributes:
@@ -60,12 +60,12 @@ class Texts:
         num_classes: how many classes labels may name.
     """
 
-    train: Labelled
-    test: Labelled
+    train: TextSplit
+    test: TextSplit
     num_classes: int
 
 
-def labelled(texts: Sequence[str], labels: Sequence[int], num_classes: int, where: str) -> Labelled:
+def text_split(texts: Sequence[str], labels: Sequence[int], num_classes: int, where: str) -> TextSplit:
     """Check labels and put them beside their texts.
 
     Args:
@@ -90,4 +90,4 @@ def labelled(texts: Sequence[str], labels: Sequence[int], num_classes: int, wher
         raise UserError(
             f"{where}: no text has the label {absent[0]}; every class from 0 to {num_classes - 1} must occur"
         )
-    return Labelled(tuple(texts), torch.tensor(labels, dtype=torch.int64))
+    return TextSplit(tuple(texts), torch.tensor(labels, dtype=torch.int64))

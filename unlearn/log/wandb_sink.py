@@ -153,9 +153,10 @@ class WandbSink(Sink):
         """Write the run's summary; nested keys are joined by `/`.
 
         Args:
-            values: may be nested; None is left out.
+            values: may be nested; None is left out, but for columns of steps, which W&B has filled from an earlier row.
         """
-        found = {name: value for name, value in flatten(values, "/").items() if value is not None}
+        columns = {column.name for column in COLUMNS}
+        found = {name: value for name, value in flatten(values, "/").items() if value is not None or name in columns}
         self._try(lambda: self._run.summary.update(found))
 
     def figure(self, name: str, path: Path) -> None:
@@ -191,7 +192,7 @@ class WandbSink(Sink):
         try:
             call()
         except Exception as error:
-            _only_from_wandb(error, told=self._quiet)
+            _only_from_wandb(error, warned=self._quiet)
             self._quiet = True
 
 
@@ -244,7 +245,7 @@ def _renew() -> None:
     try:
         wandb.teardown()
     except Exception as error:
-        _only_from_wandb(error, told=True)  # a dead service cannot even be told to end
+        _only_from_wandb(error, warned=True)  # a dead service cannot even be told to end
     except SystemExit:
         pass  # with which W&B answers a service that ended badly; the run goes on
 
@@ -259,7 +260,7 @@ def _log_in() -> None:
         raise wandb.errors.UsageError("nobody is logged in: run `wandb login`, or set WANDB_API_KEY")
 
 
-def _only_from_wandb(error: Exception, told: bool = False, then: str = "without it") -> None:
+def _only_from_wandb(error: Exception, warned: bool = False, then: str = "without it") -> None:
     """Let W&B's failures pass with a warning, and nothing else.
 
     W&B raises its own errors, the system's, pydantic's (ValueError), and some of its connection's that derive from
@@ -267,5 +268,5 @@ def _only_from_wandb(error: Exception, told: bool = False, then: str = "without 
     """
     if not (isinstance(error, OSError | ValueError | RuntimeError) or type(error).__module__.startswith("wandb.")):
         raise error
-    if not told:
+    if not warned:
         logger.warning("W&B failed (%s: %s); the run goes on %s", type(error).__name__, in_one_line(error), then)

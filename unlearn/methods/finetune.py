@@ -23,7 +23,7 @@ class Finetune:
     Attributes:
         name: for logs.
         lr: constant learning rate; momentum and weight decay are those of the recorded phase.
-        epochs: passes over the retain set, in an order of their own.
+        epochs: passes over the retain set, each in an order of its own; `schedule.drop_last` holds here too.
     """
 
     name: str
@@ -51,10 +51,16 @@ class Finetune:
         """
         seed = seed_for(trained.seed, "method")
         schedule = replace(
-            trained.recipe.schedule, epochs=self.epochs, seed=seed, unit=None, placement="in_place", max_steps=None
+            trained.recipe.schedule,
+            epochs=self.epochs,
+            seed=seed,
+            order="shuffle_each_epoch",
+            unit=None,
+            placement="in_place",
+            max_steps=None,
         )
         objective = replace(trained.recipe.objective, renormalise="remaining")
-        if objective.augment != "once":  # M's own draws are part of its training set then
+        if objective.frozen_draws is None:  # else M's own draws are part of its training set
             objective = replace(objective, seed=seed)
         recipe = Recipe(objective, schedule, LearningRate(self.lr), trained.recipe.optimizer)
         learner = Learner.start(trained.original.weights, trained.original.buffers)

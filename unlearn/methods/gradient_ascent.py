@@ -4,7 +4,7 @@ w <- w + lr * grad L(w, D_f), over batches of the forget set. The field often ci
 it is a different method.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -13,6 +13,7 @@ from unlearn.methods.method import Unlearned
 from unlearn.models.network import clone
 from unlearn.train.recording import Trained
 from unlearn.values.errors import above, at_least
+from unlearn.values.streams import seed_for
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ class GradientAscent:
         """Climb.
 
         Args:
-            trained: M and the loss; forward passes are in train mode, on copies of the buffers, without augmentation
-                but that which is drawn `once` for all epochs.
+            trained: M and the loss; forward passes are in train mode, on copies of the buffers, with dropout drawn
+                anew for each, without augmentation but that which is drawn `once` for all epochs.
 
         Returns:
             M''.
@@ -53,8 +54,9 @@ class GradientAscent:
         weights, buffers = trained.original.weights.clone(), clone(trained.original.buffers)
         forget = torch.tensor(schedule.forget, dtype=torch.int64, device=weights.device)
         draws = objective.frozen_draws
-        for _ in range(self.epochs if len(forget) else 0):
-            for points in forget.split(schedule.batch_size):
-                _, gradient = objective.gradient(weights, buffers, points, draws=draws)
-                weights.add_(gradient, alpha=self.lr)
+        objective = replace(objective, seed=seed_for(trained.seed, "method"))  # masks of its own, not those of M
+        batches = forget.split(schedule.batch_size) * self.epochs if len(forget) else ()
+        for step, points in enumerate(batches):
+            _, gradient = objective.gradient(weights, buffers, points, draws=draws, step=step)
+            weights.add_(gradient, alpha=self.lr)
         return Unlearned(weights, buffers, self.epochs * len(forget))

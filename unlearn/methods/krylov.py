@@ -42,8 +42,7 @@ class KrylovUnlearning:
     def __post_init__(self) -> None:
         at_least("method.products", self.products, 1)
         at_least("method.samples", self.samples, 1)
-        if self.chunk is not None:
-            at_least("method.chunk", self.chunk, 1)
+        at_least("method.chunk", self.chunk, 1)
         choice("method.curvature", self.curvature, ("hessian", "gauss_newton"))
 
     @property
@@ -60,16 +59,16 @@ class KrylovUnlearning:
         Returns:
             w'' = w_t + y.
         """
-        recipe, original, visited = trained.recipe, trained.original, trained.recording.visited
-        assert visited is not None  # `needs` asked for it
-        if visited.nothing():
+        recipe, original, visits = trained.recipe, trained.original, trained.recording.visits
+        assert visits is not None  # `needs` asked for it
+        if visits.nothing():
             return Unlearned(original.weights, original.buffers)
         points = sample_points(len(recipe.objective.split), self.samples, generator(trained.seed, "method"))
         chunk = chunk_for(len(original.weights), self.chunk, original.weights.device)
         draws = recipe.objective.frozen_draws
         sample = Sample(points.to(original.weights.device), True, recipe.schedule.batch_size, chunk, draws)
         operator = curvature_at(recipe.objective, original, sample, self.curvature)
-        removal = Removal(None, visited.all(), trained.recording.flow())
+        removal = Removal(None, visits.all(), trained.recording.flow())
         space = krylov(operator, removal.flat().d, self.products)
         y = -transport(space, removal, clamp=True).d
         # a product costs about three gradients of the sample

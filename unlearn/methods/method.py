@@ -65,7 +65,8 @@ def applied(method: Method, trained: Trained) -> Unlearned:
     Raises:
         Diverged: M'' is NaN or infinite somewhere, or was on the way; the message names the method, since M and M' are
             as they should be.
-        UserError: a GPU's memory is too small for the method.
+        UserError: a GPU's memory is too small for the method, or it makes a batch of one point for BatchNorm.
+        ValueError: the method's own.
     """
     try:
         done = method.unlearn(trained)
@@ -75,6 +76,11 @@ def applied(method: Method, trained: Trained) -> Unlearned:
         advice = ": try a smaller method.chunk" if hasattr(method, "chunk") else ""
         device = trained.original.weights.device
         raise UserError(f"method={method.name}: does not fit the memory of {device}{advice}") from None
+    except ValueError as problem:
+        if "more than 1 value per channel" not in str(problem):
+            raise
+        reason = "comes to a batch of one point, of which BatchNorm has no statistics"
+        raise UserError(f"method={method.name}: {reason}; choose another number of points") from None
     if done is None or not bool(done.weights.isfinite().all()):
         advice = "try a smaller method.lr" if hasattr(method, "lr") else "no figure of it means anything"
         step = trained.recording.steps

@@ -33,4 +33,4 @@ class Retrain:
             w'' = w', at the gradients of the recorded phase; a second pretraining (`retrain.start=initial`) is not
             counted.
         """
-        return Unlearned(trained.retrained.weights, trained.retrained.buffers, trained.recording.retained)
+        return Unlearned(trained.retrained.weights, trained.retrained.buffers, trained.recording.retrain_points)

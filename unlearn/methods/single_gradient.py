@@ -67,7 +67,7 @@ class SingleGradient:
             w'' = w_t + (effect of the visits) * gradient.
         """
         record, original = trained.recording, trained.original
-        if not record.visits:
+        if not record.visit_count:
             return Unlearned(original.weights, original.buffers)
         plain = self.correction == "plain"
         if self.gradient_at == "checkpoint":

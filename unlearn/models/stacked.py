@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from unlearn.models.dense import Chain
+from unlearn.models.chain import Chain
 from unlearn.models.network import Network
 
 
@@ -19,11 +19,11 @@ class StackedNetwork:
 
     Attributes:
         network: the function that all rows share.
-        dense: the layers where it is such a chain; else None.
+        chain: the layers where it is such a chain; else None.
     """
 
     network: Network
-    dense: Chain | None
+    chain: Chain | None
 
     @classmethod
     def of(cls, network: Network) -> "StackedNetwork":
@@ -62,8 +62,8 @@ class StackedNetwork:
         Returns:
             Shape (r, num_classes, b).
         """
-        if self.dense is not None:
-            return self.dense.forward(parts, inputs).logits
+        if self.chain is not None:
+            return self.chain.forward(parts, inputs).logits
         self.network.module.train()
         out: Tensor = torch.func.vmap(self._one)(parts, inputs)
         return out.mT

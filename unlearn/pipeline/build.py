@@ -2,11 +2,12 @@
 
 import dataclasses
 import pkgutil
-from typing import Any, cast
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
+from unlearn.pipeline.config import plain
 from unlearn.store.code import source_of
 from unlearn.values.errors import UserError, first_line
 
@@ -33,18 +34,8 @@ def build(node: Any, key: str) -> Any:
     if not (isinstance(target, type) and dataclasses.is_dataclass(target)):
         raise UserError(f"{key}._target_={node._target_}: is not a dataclass of settings")
     source_of(target)  # as it is now that it is loaded; the file may change while a run lasts
-    resolved = cast(dict[str, Any], OmegaConf.to_container(node, resolve=True))
+    resolved = plain(node)
     settings = {name: value for name, value in resolved.items() if name != "_target_"}
-    missing = [
-        f.name
-        for f in dataclasses.fields(target)
-        if f.init
-        and f.name not in settings
-        and f.default is dataclasses.MISSING
-        and f.default_factory is dataclasses.MISSING
-    ]
-    if missing:
-        raise UserError(f"{key}.{missing[0]}: is not set; {target.__name__} needs it")
     try:
         schema = OmegaConf.structured(target)
         OmegaConf.set_readonly(schema, False)
@@ -54,6 +45,6 @@ def build(node: Any, key: str) -> Any:
         fields = ", ".join(f.name for f in dataclasses.fields(target))
         raise UserError(f"{key}.{error.key}: {target.__name__} has no such setting; it has {fields}") from error
     except MissingMandatoryValue as error:
-        raise UserError(f"{key}.{error.key}: must be set") from error
+        raise UserError(f"{key}.{error.key}: is not set; {target.__name__} needs it") from error
     except OmegaConfBaseException as error:
         raise UserError(f"{key}.{error.full_key}: {first_line(error)}") from error

@@ -1,16 +1,18 @@
 """The schema of the config: every leaf of every yaml belongs to a class here, or to the class its `_target_` names.
 
+What each key means stands beside it in `conf/config.yaml` and `conf/conventions/corrected.yaml`.
+
 This file imports neither torch nor anything that does, so that `--help` and `--cfg job` answer at once.
 """
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import MISSING, DictConfig
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -85,7 +87,7 @@ class Training:
 
 
 @dataclass
-class Order:
+class ScheduleSettings:
     """Which points when."""
 
     order: str = MISSING
@@ -127,9 +129,14 @@ class Measure:
     warm: Warm = field(default_factory=Warm)
     krylov: int = MISSING  # products; 0: no forecast
 
+    @property
+    def forecasts(self) -> bool:
+        """Whether v and the no-op distance are forecast."""
+        return self.krylov > 0 and self.hessian_samples > 0
+
 
 @dataclass
-class Store:
+class StoreSettings:
     """What runs share on disk."""
 
     root: str = MISSING
@@ -154,14 +161,14 @@ class Config:
     optimizer: Optimizer = field(default_factory=Optimizer)
     pretraining: Pretraining = field(default_factory=Pretraining)
     training: Training = field(default_factory=Training)
-    schedule: Order = field(default_factory=Order)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     retrain: Retrain = field(default_factory=Retrain)
     forget: Any = MISSING
     penalty: Any = MISSING
     method: Any = MISSING
     curvature: Any = MISSING
     measure: Measure = field(default_factory=Measure)
-    store: Store = field(default_factory=Store)
+    store: StoreSettings = field(default_factory=StoreSettings)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     logger: Any = MISSING
     seed: int = MISSING
@@ -169,6 +176,24 @@ class Config:
     arithmetic: str = MISSING
     threads: int | None = MISSING
     figures: bool = MISSING
+
+    @property
+    def pretrains_apart(self) -> bool:
+        """Whether M' starts from a pretraining of its own, one without the forget set."""
+        sees_forget = self.pretraining.epochs > 0 and self.pretraining.includes_forget
+        return sees_forget and self.retrain.start == "initial"
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """Give a config as nested dicts and lists, interpolations resolved.
+
+    Args:
+        cfg: composed, or a part of it.
+
+    Returns:
+        The same in plain types.
+    """
+    return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
 
 
 def register() -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from unlearn.data.split import Data, Split
-from unlearn.data.text import Labelled, Texts
+from unlearn.data.text import TextData, TextSplit
 from unlearn.models import encoder
 from unlearn.models.spec import ModelSpec
 from unlearn.models.text import TextModel
@@ -19,7 +19,7 @@ from unlearn.store.features import Work, features
 from unlearn.values.errors import UserError
 
 
-def encode(loaded: Data | Texts, dataset: str, model: ModelSpec, store: Path | None, device: torch.device) -> Data:
+def encode(loaded: Data | TextData, dataset: str, model: ModelSpec, store: Path | None, device: torch.device) -> Data:
     """Turn what a data set holds into what a model reads.
 
     Args:
@@ -56,7 +56,7 @@ def encode(loaded: Data | Texts, dataset: str, model: ModelSpec, store: Path | N
     return Data(train, test, loaded.num_classes)
 
 
-def _features(texts: Texts, model: TextLinear, folder: Path, store: Path | None, device: torch.device) -> Data:
+def _features(texts: TextData, model: TextLinear, folder: Path, store: Path | None, device: torch.device) -> Data:
     weights = encoder.fingerprint(folder)
     found = []
     for part, name in ((texts.train, "training"), (texts.test, "test")):
@@ -77,7 +77,7 @@ def _features(texts: Texts, model: TextLinear, folder: Path, store: Path | None,
     return Data(train, test, texts.num_classes)
 
 
-def _work(part: Labelled, model: TextLinear, folder: Path, device: torch.device) -> Work:
+def _work(part: TextSplit, model: TextLinear, folder: Path, device: torch.device) -> Work:
     tokenizer = encoder.Tokenizer.of(folder)
     tokens = tokenizer.tokens(part.texts, model.max_length)
     module = encoder.load(folder, model.pooling, tokenizer.pad).to(device)

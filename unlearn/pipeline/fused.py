@@ -1,10 +1,10 @@
 """Many points of a sweep as one computation, where the network is small.
 
-A point's numbers are those of `unlearn.pipeline.run.run` up to the order of sums, and it leaves the same files. All
-points of a stack are computed first; then each is written, one after the other.
+A point of the sweep is a run: its numbers are those of `unlearn.pipeline.run.run` up to the order of sums, and it
+leaves the same files. All runs of a stack are computed first; then each is written, one after the other.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -15,188 +15,186 @@ from joblib import cpu_count  # heeds affinity and container limits, as os.cpu_c
 
 from unlearn.methods.method import applied
 from unlearn.pipeline import forks, report
+from unlearn.pipeline.conclude import Ended, Outcome, conclude
 from unlearn.pipeline.measure import judge
-from unlearn.pipeline.run import Ended, Outcome, check_same, conclude, recorded
-from unlearn.pipeline.stack_curvature import StackCurvature, StackMeasurer
-from unlearn.pipeline.stacking import StackedPoint
+from unlearn.pipeline.run import check_same, recorded
+from unlearn.pipeline.stack_curvature import Running, StackCurvature, StackMeasurer
+from unlearn.pipeline.stacking import StackedRun
+from unlearn.pipeline.stages import STAGES
 from unlearn.pipeline.stopwatch import Stopwatch
 from unlearn.records.folder import RunFolder, taken
+from unlearn.store.alone import clear
 from unlearn.train.learner import Learner
-from unlearn.train.loop import Step
-from unlearn.train.recording import Trained
+from unlearn.train.loop import Recipe, Step
 from unlearn.train.stack import Row, train_stacked
 from unlearn.values.errors import Diverged
 from unlearn.values.measurement import Measurement
 
-FEWEST = 4  # points in a process
+FEWEST = 4  # runs in a process
 
 
-def compute(points: Sequence[StackedPoint]) -> None:
-    """Run a stack up to its last step: pretraining, M and M' of all points, measuring.
+def compute(runs: Sequence[StackedRun]) -> None:
+    """Run a stack up to its last step: pretraining, M and M' of all runs, measuring.
 
-    Processes share it out, as many as `threads` or the cores, each with a part of the points as a stack of its own.
+    Processes share it out, as many as `threads` or the cores, each with a part of the runs as a stack of its own.
     (Two threads took as long as one: a stack is many short operations, and Python lets one thread at a time start one.)
 
     Args:
-        points: of one `stack_key`, each without a reason in `why_not`; `outcome`, and `ended` or `error` are filled. A
-            point that diverges gets its `error`, and the others go on.
+        runs: of one `stack_key`, each without a reason in `why_not`; `outcome`, and `ended` or `error` are filled. A
+            run that diverges gets its `error`, and the others go on.
 
     Raises:
         UserError: a process was killed.
     """
-    most = min(points[0].prepared.config.threads or cpu_count(), cpu_count(), len(points) // FEWEST)
+    most = min(runs[0].prepared.config.threads or cpu_count(), cpu_count(), len(runs) // FEWEST)
     count = max(1, most) if forks.safe() else 1
     torch.set_num_threads(1)  # as in each process
     if count == 1:
-        compute_here(points)
+        compute_here(runs)
         return
-    cuts = [len(points) * part // count for part in range(count + 1)]
-    parts = [points[start:stop] for start, stop in pairwise(cuts)]
+    cuts = [len(runs) * part // count for part in range(count + 1)]
+    parts = [runs[start:stop] for start, stop in pairwise(cuts)]
     computed = forks.forked(_computed, [(part, part is parts[0]) for part in parts])
     for part, found in zip(parts, computed, strict=True):
-        for point, (outcome, ended, error) in zip(part, found, strict=True):
-            point.outcome, point.ended, point.error = outcome, ended, error
+        for run, (outcome, ended, error) in zip(part, found, strict=True):
+            run.outcome, run.ended, run.error = outcome, ended, error
 
 
-def _computed(part: tuple[Sequence[StackedPoint], bool]) -> list[tuple[Outcome, Ended | None, Diverged | None]]:
-    points, shown = part
-    compute_here(points, shown=shown)
-    return [(point.outcome, point.ended, point.error) for point in points]
+def _computed(part: tuple[Sequence[StackedRun], bool]) -> list[tuple[Outcome, Ended | None, Diverged | None]]:
+    runs, shown = part
+    compute_here(runs, shown=shown)
+    return [(run.outcome, run.ended, run.error) for run in runs]
 
 
-def compute_here(points: Sequence[StackedPoint], *, shown: bool = True) -> None:
+def compute_here(runs: Sequence[StackedRun], *, shown: bool = True) -> None:
     """Do what `compute` does, in this process.
 
     Args:
-        points: as for `compute`.
+        runs: as for `compute`.
         shown: whether there are progress bars.
     """
     seconds = Stopwatch()
-    _pretrain(points, seconds, shown=shown)
-    _train(points, seconds, shown=shown)
-    for point in points:
-        spent = point.outcome.seconds.seconds
+    running = _pretrain(runs, seconds, shown=shown)
+    _train(running, seconds, shown=shown)
+    for each in running:
+        spent = each.run.outcome.seconds.seconds
         for stage, total in seconds.seconds.items():
-            spent[stage] = spent.get(stage, 0.0) + total / len(points)
-        if point.error is None:
-            assert point.trained is not None
-            assert point.unlearned is not None
-            ended = Ended.of(point.trained, point.unlearned)
+            spent[stage] = spent.get(stage, 0.0) + total / len(runs)
+        if each.run.error is None:
+            assert each.unlearned is not None  # at the last step
+            ended = Ended.of(each.trained, each.unlearned)
             # rows of the stack, each of which would hold on to all of it
             alone = {name: (weights.clone(), buffers) for name, (weights, buffers) in ended.models.items()}
-            point.ended = replace(ended, models=alone)
+            each.run.ended = replace(ended, models=alone)
 
 
-def finish(point: StackedPoint, path: Path) -> dict[str, Any]:
-    """Write what a point has to show, as a run of its own would.
+def finish(run: StackedRun, path: Path) -> dict[str, Any]:
+    """Write what a run has to show, as a run of its own would.
 
     Args:
-        point: computed.
+        run: computed.
         path: its folder; must not hold a run yet.
 
     Returns:
         The summary, as `summary.json` holds it.
 
     Raises:
-        Diverged: the point did; what was measured until then is in the folder.
+        Diverged: the run did; what was measured until then is in the folder.
         UserError: the folder holds another run.
     """
     with taken(path):
-        folder = RunFolder.create(path, point.settings)
+        folder = RunFolder.create(path, run.settings)
         if (summary := folder.finished()) is not None:
-            check_same(folder, point.prepared)
+            check_same(folder, run.prepared)
             return summary
-        with recorded(point.cfg, point.settings, point.prepared, folder, point.outcome) as sink:
-            for place, row in enumerate(point.outcome.rows):
+        with recorded(run.cfg, run.settings, run.prepared, folder, run.outcome) as sink:
+            for place, row in enumerate(run.outcome.rows):
                 folder.put(place, row)
                 sink.log(row)
-            if point.error is not None:
-                raise point.error
-            assert point.ended is not None
-            conclude(point.prepared, point.ended, folder, sink, point.outcome)
-    return point.outcome.summary
+            if run.error is not None:
+                raise run.error
+            assert run.ended is not None
+            conclude(run.prepared, run.ended, folder, sink, run.outcome)
+        clear(folder.path, STAGES)  # of an earlier start that was stopped alone
+    return run.outcome.summary
 
 
-def _pretrain(points: Sequence[StackedPoint], seconds: Stopwatch, *, shown: bool) -> None:
-    originals = [Learner.fresh(point.prepared.network, point.prepared.device) for point in points]
-    retrained: list[Learner | None] = [None] * len(points)
-    config = points[0].prepared.config
-    whole = config.pretraining.includes_forget
-    if points[0].prepared.pretraining is not None:
-        rows = []
-        for point, learner in zip(points, originals, strict=True):
-            assert point.prepared.pretraining is not None  # all points share the length of each phase
-            rows.append(Row(point.prepared.pretraining, learner, not whole))
-        owners = list(points)
-        if whole and config.retrain.start == "initial":
-            for place, point in enumerate(points):
-                other = Learner.fresh(point.prepared.network, point.prepared.device)
-                retrained[place] = other
-                rows.append(Row(rows[place].recipe, other, True))
-            owners += points
-        total = rows[0].recipe.schedule.total_steps
-        with seconds("pretrain"), report.progress(f"pretraining {len(points)} points", total, shown=shown) as advance:
+def _pretrain(runs: Sequence[StackedRun], seconds: Stopwatch, *, shown: bool) -> list[Running]:
+    originals = [Learner.fresh(run.prepared.network, run.prepared.device) for run in runs]
+    retrained = originals
+    config = runs[0].prepared.config
+    if runs[0].prepared.pretraining is not None:
+        sees_forget = config.pretraining.includes_forget
+        recipes = [cast(Recipe, run.prepared.pretraining) for run in runs]  # all share the length of each phase
+        rows = [Row(recipe, learner, not sees_forget) for recipe, learner in zip(recipes, originals, strict=True)]
+        if config.pretrains_apart:
+            retrained = [Learner.fresh(run.prepared.network, run.prepared.device) for run in runs]
+            rows += [Row(recipe, learner, True) for recipe, learner in zip(recipes, retrained, strict=True)]
+        total = recipes[0].schedule.total_steps
+        with seconds("pretrain"), report.progress(f"pretraining {len(runs)} points", total, shown=shown) as advance:
             for step in train_stacked(rows):
-                _fail(owners, {row: error.in_pretraining() for row, error in step.failed.items()})
+                _fail(runs, {row: error.in_pretraining() for row, error in step.failed.items()})
                 advance(step.steps[0].taken)
-    for point, original, second in zip(points, originals, retrained, strict=True):
-        w_0 = original if second is None else second
-        point.trained = point.prepared.begin(Learner.start(original.weights, {}), Learner.start(w_0.weights, {}))
-        point.measurer = StackMeasurer(point.prepared, point.outcome.seconds)
+    running = []
+    for run, *starts in zip(runs, originals, retrained, strict=True):
+        trained = run.prepared.begin(*(Learner.start(start.weights, {}) for start in starts))
+        running.append(Running(run, trained, StackMeasurer(run.prepared, run.outcome.seconds)))
+    return running
 
 
-def _train(points: Sequence[StackedPoint], seconds: Stopwatch, *, shown: bool) -> None:
-    trained = [cast(Trained, point.trained) for point in points]
+def _train(running: Sequence[Running], seconds: Stopwatch, *, shown: bool) -> None:
     rows = [
-        *(Row(each.recipe, each.original, on_kept=False) for each in trained),
-        *(Row(each.recipe, each.retrained, on_kept=True) for each in trained),
+        *(Row(each.prepared.recorded, each.trained.original, on_kept=False) for each in running),
+        *(Row(each.prepared.recorded, each.trained.retrained, on_kept=True) for each in running),
     ]
-    every, last = points[0].prepared.config.measure.every, trained[0].recipe.schedule.total_steps
-    curvature = StackCurvature.of(points)
+    first = running[0].prepared
+    last = first.recorded.schedule.total_steps
+    curvature = StackCurvature.of(running)
     steps = train_stacked(rows)
-    with report.progress(f"training M and M' of {len(points)} points", last, shown=shown) as advance:
+    with report.progress(f"training M and M' of {len(running)} points", last, shown=shown) as advance:
         while True:
             with seconds("train"):
                 step = next(steps, None)
             if step is None:
                 return
-            _fail([*points, *points], step.failed)
-            for point, own in zip(points, step.steps, strict=False):
-                if point.error is None:
-                    trained_point = cast(Trained, point.trained)
-                    trained_point.recording.observe(own, trained_point.original)
+            _fail([each.run for each in running], step.failed)
+            for each, own in _going(running, step.steps):
+                each.trained.recording.observe(own, each.trained.original)
             taken = step.steps[0].taken
             advance(taken)
-            if taken % every and taken != last:
+            if not first.is_measured(taken):
                 continue
             with seconds("measure"):
                 curvature.look(taken, seconds)
-                for point, own in zip(points, step.steps, strict=False):
-                    if point.error is None:
-                        _measure(point, own, final=taken == last)
+                for each, own in _going(running, step.steps):
+                    _measure(each, own, final=taken == last)
 
 
-def _measure(point: StackedPoint, step: Step, *, final: bool) -> None:
-    assert point.measurer is not None
-    assert point.trained is not None
-    method, trained = point.prepared.method, point.trained
+def _going(running: Sequence[Running], steps: Sequence[Step]) -> Iterator[tuple[Running, Step]]:
+    """Pair those that have not failed with their step; the steps of M' come after all of M."""
+    return ((each, step) for each, step in zip(running, steps, strict=False) if each.run.error is None)
+
+
+def _measure(running: Running, step: Step, *, final: bool) -> None:
+    run, trained = running.run, running.trained
+    method, done = run.prepared.method, None
     try:
-        look = point.measurer.look(step, trained)
+        look = running.measurer.look(step, trained)
     except Diverged as error:
-        point.error = error
+        run.error = error
         return
-    done = None
     if method.online or final:
         try:
-            with point.outcome.seconds("unlearn"):
-                done = point.unlearned = applied(method, trained)
+            with run.outcome.seconds("unlearn"):
+                done = running.unlearned = applied(method, trained)
         except Diverged as error:
-            point.error = error
+            run.error = error
     judged = judge(look, trained.original, trained.retrained, done)
-    point.outcome.rows.append(Measurement(**look.columns, **judged))
+    run.outcome.rows.append(Measurement(**look.columns, **judged))
 
 
-def _fail(owners: Sequence[StackedPoint], failed: dict[int, Diverged]) -> None:
-    for row, error in failed.items():
-        if owners[row].error is None:
-            owners[row].error = error
+def _fail(runs: Sequence[StackedRun], failed: dict[int, Diverged]) -> None:
+    for row, error in failed.items():  # rows are all of M, then all of M'
+        run = runs[row % len(runs)]
+        if run.error is None:
+            run.error = error

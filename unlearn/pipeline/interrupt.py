@@ -48,18 +48,18 @@ class Watch:
         self.since = time.monotonic()
         self.stop(f"stopped {where}; the state is kept: the same command goes on from there")
 
-    def stop(self, told: str) -> None:
+    def stop(self, message: str) -> None:
         """Stop if that was asked for. Nothing may be lost by it.
 
         Args:
-            told: what the log says then.
+            message: what the log says then.
 
         Raises:
             Interrupted: a signal came.
         """
         if self.asked is None:
             return
-        logger.warning("%s", told)
+        logger.warning("%s", message)
         before = self._before.get(self.asked)
         if callable(before) and before is not signal.default_int_handler:
             before(self.asked, None)  # such as submitit's, which queues the job again

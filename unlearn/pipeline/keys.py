@@ -20,12 +20,18 @@ TRAINING = (
     "curvature",
     "train",
     "metrics",
+    "pipeline/config.py",
+    "pipeline/numerics.py",
     "pipeline/prepare.py",
     "pipeline/encode.py",
     "pipeline/stages.py",
     "pipeline/measure.py",
     "pipeline/forecast.py",
 )
+
+
+# hashed here, once the code is loaded: a process keeps what it started with, though files may change while it runs
+CODE, METHODS = code_version(TRAINING), code_version(("methods",))
 
 
 def initial(prepared: Prepared) -> dict[str, Any]:
@@ -38,16 +44,16 @@ def initial(prepared: Prepared) -> dict[str, Any]:
         JSON-ready values. Of the forget set only what pretraining leaves out is among them.
     """
     recipe, config = prepared.pretraining, prepared.config
-    blind = config.pretraining.includes_forget and config.retrain.start != "initial"  # to the forget set
+    ignores_forget = config.pretraining.includes_forget and config.retrain.start != "initial"
     return {
         "stage": "initial",
-        "code": code_version(TRAINING),
+        "code": CODE,
         "device": _device(prepared),
         "network": _network(prepared),
         "data": prepared.data.train.fingerprint(),
         "scale": _digest(prepared.data.train.mean, prepared.data.train.std),
         "penalty": _part(prepared.recorded.objective.penalty),
-        "phase": None if recipe is None else _phase(recipe, blind),
+        "phase": None if recipe is None else _phase(recipe, ignores_forget),
         "start": config.retrain.start if config.pretraining.includes_forget else None,
     }
 
@@ -64,6 +70,8 @@ def pair(prepared: Prepared) -> dict[str, Any]:
     """
     config = prepared.config
     own = prepared.method.online and not keeps_views(prepared)
+    measure = asdict(config.measure)
+    del measure["hessian_kept"]  # changes seconds and no bit
     return {
         "stage": "pair",
         "initial": key_of(initial(prepared)),
@@ -71,11 +79,11 @@ def pair(prepared: Prepared) -> dict[str, Any]:
         "seed": config.seed,
         "records": sorted(prepared.records),
         "checkpoint_every": config.training.checkpoint_every,
-        "measure": asdict(config.measure),
+        "measure": measure,
         "curvature": _part(prepared.tracker.estimator),
         "eval_after_measuring": config.conventions.eval_after_measuring,
         "views": keeps_views(prepared),
-        "method": [_part(prepared.method), code_version(("methods",))] if own else None,
+        "method": [_part(prepared.method), METHODS] if own else None,
     }
 
 
@@ -92,7 +100,7 @@ def unlearned(prepared: Prepared) -> dict[str, Any]:
         "stage": "unlearned",
         "pair": key_of(pair(prepared)),
         "method": _part(prepared.method),
-        "code": code_version(("methods",)),
+        "code": METHODS,
     }
 
 
@@ -105,17 +113,15 @@ def keeps_views(prepared: Prepared) -> bool:
     Returns:
         Whether weights, velocities and forecast of all measured steps fit `store.trajectory_mb`.
     """
-    config = prepared.config
-    looks = prepared.recorded.schedule.total_steps // config.measure.every + 1
     # weights, velocity, gradient and what decay adds to it, of two models; the forecast's weights, d, u and y; two
     # groups of visits
-    size = looks * 14 * prepared.network.layout.dim * prepared.network.initial_weights().element_size()
-    return size <= config.store.trajectory_mb * 1e6
+    size = prepared.looks * 14 * prepared.network.layout.dim * prepared.network.initial_weights().element_size()
+    return size <= prepared.config.store.trajectory_mb * 1e6
 
 
-def _phase(recipe: Recipe, whole: bool) -> dict[str, Any]:
+def _phase(recipe: Recipe, ignores_forget: bool) -> dict[str, Any]:
     schedule = asdict(recipe.schedule)
-    if whole:
+    if ignores_forget:
         schedule |= {"forget": None, "unit": None}
     objective = recipe.objective
     return {
@@ -139,10 +145,21 @@ def _part(part: Any) -> dict[str, Any]:
 
 def _network(prepared: Prepared) -> dict[str, Any]:
     network = prepared.network
-    start = _digest(network.initial_weights(), *network.initial_buffers().values())
     # weights tell a file's content, not its name; nor do they tell all that a setting may change
     settings = {name: value for name, value in _part(prepared.model).items() if name != "weights"}
-    return {"settings": settings, "module": repr(network.module), "start": start}
+    return {"settings": settings, "module": repr(network.module), "start": start_of(prepared)}
+
+
+def start_of(prepared: Prepared) -> str:
+    """Digest the network's initial weights and buffers.
+
+    Args:
+        prepared: the run.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    return _digest(prepared.network.initial_weights(), *prepared.network.initial_buffers().values())
 
 
 def _digest(*tensors: Tensor) -> str:

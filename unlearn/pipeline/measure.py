@@ -123,7 +123,7 @@ class Measurer:
             "step": step.taken,
             "epoch": step.batch.epoch,
             "lr": step.lr,
-            "visits": recording.visits,
+            "visits": recording.visit_count,
             "loss": float(original.loss),
             "sigma": sigma,
             "sigma_error": found.error,
@@ -158,14 +158,13 @@ class Measurer:
 
     def _forecast(self, trained: Trained) -> Forecast | None:
         prepared = self.prepared
-        products = prepared.config.measure.krylov
-        if not products or not len(prepared.sample.points):
+        if not prepared.config.measure.forecasts:
             return None
         recording, original = trained.recording, trained.original
         assert recording.carried is not None
         segment = recording.carried.segment(recording.steps, original)
         along = partial(quotient_on, segment, prepared.config.measure.hessian_samples)
-        ahead = forecast(recording, original, along, products)
+        ahead = forecast(recording, original, along, prepared.config.measure.krylov)
         recording.carried = ahead.carried
         return ahead
 
@@ -187,13 +186,14 @@ def probe_at(seed: int, step: int, weights: Tensor) -> Tensor:
 
 
 def _too_large(sample: Sample, has_buffers: bool, device: torch.device) -> str:
-    held = max(len(part) for part, _ in sample.parts(has_buffers))
-    if sample.train_mode and has_buffers and held // 4 < sample.batch_size:  # BatchNorm takes whole batches
+    parts, kept = sample.parts(has_buffers), sample.held(has_buffers)
+    largest = max(len(part) for part, _ in parts)
+    if kept and len(sample.points) > sample.chunk:
+        key, fewer = f"measure.hessian_kept={sample.kept}", f"fewer, such as {kept[-1] // 2}, or 0"
+    elif sample.train_mode and has_buffers and largest // 4 < sample.batch_size:  # BatchNorm takes whole batches
         key, fewer = f"training.batch_size={sample.batch_size}", "measure.hessian_mode=eval, or a smaller batch"
     else:
-        several = held < len(sample.points)
-        name, most = ("kept", min(sample.kept, len(sample.points))) if several and sample.kept else ("chunk", held)
-        key, fewer = f"measure.hessian_{name}={most}", f"fewer, such as {max(most // 4, 1)}"
+        key, fewer = f"measure.hessian_chunk={largest}", f"fewer, such as {max(largest // 4, 1)}"
     return f"{key}: the graph of so many points does not fit the memory of {device}; take {fewer}"
 
 

@@ -9,7 +9,7 @@ from unlearn.values.errors import UserError, first_line
 
 
 @contextmanager
-def told(device: torch.device | str) -> Iterator[None]:
+def explained(device: torch.device | str) -> Iterator[None]:
     """Say in one line that memory ran out.
 
     Args:

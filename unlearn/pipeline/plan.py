@@ -1,20 +1,22 @@
 """`--plan`: what a sweep would do, and about how long, before anything runs."""
 
 import json
+import statistics
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from unlearn.pipeline import sweep
 from unlearn.pipeline.build import build
+from unlearn.pipeline.config import plain
 from unlearn.pipeline.keys import keeps_views
 from unlearn.pipeline.measure import Measurer
 from unlearn.pipeline.numerics import settle
@@ -24,7 +26,9 @@ from unlearn.pipeline.stopwatch import Stopwatch
 from unlearn.store.entries import key_of
 from unlearn.train.learner import Learner
 from unlearn.train.loop import train
-from unlearn.values.beside import BESIDE
+from unlearn.values.errors import Diverged
+from unlearn.values.nested import without
+from unlearn.values.neutral import NEUTRAL
 from unlearn.values.status import DONE
 
 STEPS = 12  # timed; the first two, in which libraries warm up, do not count
@@ -53,14 +57,18 @@ class Pace:
     start: float
 
 
-def show(jobs: Sequence[DictConfig], points: Sequence[sweep.Point], folder: Path) -> None:
+def show(jobs: Sequence[DictConfig], points: Sequence[sweep.Point], folder: Path, *, fused: bool = False) -> None:
     """Print the plan of a sweep. No run is started; data is loaded, and texts are encoded where the store has none.
 
     Args:
         jobs: the config of each point.
         points: of the sweep.
         folder: of the sweep.
+        fused: whether points are to run as stacks, which share no training and keep nothing in the store.
     """
+    if fused:
+        for job in jobs:
+            job.store.enabled = False
     left = [job for job, point in zip(jobs, points, strict=True) if sweep.state_of(folder / point.name) not in DONE]
     groups: dict[str, list[DictConfig]] = {}
     for job in left:
@@ -84,9 +92,8 @@ def show(jobs: Sequence[DictConfig], points: Sequence[sweep.Point], folder: Path
     table.add_row("store", f"about {megabytes:.0f} MB")
     console = Console(markup=False)
     console.print(table)
-    console.print(
-        f"from {STEPS - 2} timed steps of each of {len(paces)} kinds of run; methods come on top", style="dim"
-    )
+    timed = f"from {STEPS - 2} timed steps of each of {len(paces)} kinds of run; methods come on top"
+    console.print(f"{timed}; as separate runs: what fuses takes less" if fused else timed, style="dim")
 
 
 def training_of(job: DictConfig) -> str:
@@ -98,9 +105,8 @@ def training_of(job: DictConfig) -> str:
     Returns:
         A key. Without a store every point has its own.
     """
-    resolved = cast(dict[str, Any], OmegaConf.to_container(job, resolve=True))
-    parts: dict[str, Any] = {key: value for key, value in resolved.items() if key not in (*BESIDE, "method")}
-    parts.pop("conventions")  # what it sets stands where it takes effect
+    resolved = plain(job)
+    parts = without(resolved, (*NEUTRAL, "method", "conventions"))  # what conventions set stands where it takes effect
     parts["eval"] = job.conventions.eval_after_measuring
     method = build(job.method, "method")
     parts["needs"] = sorted(method.needs | SHARED)
@@ -127,17 +133,18 @@ def pace(job: DictConfig) -> Pace:
     measurer = Measurer(prepared, Stopwatch(prepared.device))
     begun = time.perf_counter() - start
     stamps, looks = [time.perf_counter()], []
-    for step in train(prepared.recorded, [original], [retrained]):
-        trained.recording.observe(step, original)
-        stamps.append(time.perf_counter())
-        if step.taken in (1, 2, STEPS):
-            measurer.look(step, trained)
-            looks.append(time.perf_counter() - stamps[-1])
-            stamps[-1] = time.perf_counter()
-        if step.taken >= STEPS:
-            break
-    spans = sorted(b - a for a, b in pairwise(stamps))
-    return Pace(spans[len(spans) // 2], min(looks), begun)
+    with suppress(Diverged):  # which the run will say, and other points may not; what was timed before counts
+        for step in train(prepared.recorded, [original], [retrained]):
+            trained.recording.observe(step, original)
+            stamps.append(time.perf_counter())
+            if step.taken in (1, 2, STEPS):
+                measurer.look(step, trained)
+                looks.append(time.perf_counter() - stamps[-1])
+                stamps[-1] = time.perf_counter()
+            if step.taken >= STEPS:
+                break
+    spans = [after - before for before, after in pairwise(stamps)] or [time.perf_counter() - stamps[0]]
+    return Pace(statistics.median(spans), min(looks, default=0.0), begun)
 
 
 def duration(prepared: Prepared, pace: Pace) -> float:
@@ -153,31 +160,29 @@ def duration(prepared: Prepared, pace: Pace) -> float:
     steps = prepared.recorded.schedule.total_steps
     before = 0 if prepared.pretraining is None else prepared.pretraining.schedule.total_steps
     config = prepared.config
-    looks = -(-steps // config.measure.every)
-    models = 2 if config.retrain.start == "initial" and config.pretraining.includes_forget else 1  # pretrained
-    return pace.start + (steps + models * before / 2) * pace.step + looks * pace.look
+    models = 2 if config.pretrains_apart else 1
+    return pace.start + (steps + models * before / 2) * pace.step + prepared.looks * pace.look
 
 
 def _owners(sharing: Sequence[DictConfig]) -> int:
     """Count the pairs of a large network: one for each method that is judged on the way, one for all others."""
-    methods = {json.dumps(OmegaConf.to_container(job.method, resolve=True), sort_keys=True): job for job in sharing}
+    methods = {json.dumps(plain(job.method), sort_keys=True): job for job in sharing}
     online = [build(job.method, "method").online for job in methods.values()]
     return sum(online) + (not all(online))
 
 
 def _megabytes(prepared: Prepared) -> float:
     size, config = prepared.network.layout.dim * 4 / 1e6, prepared.config
-    looks = prepared.recorded.schedule.total_steps // config.measure.every if keeps_views(prepared) else 0
+    looks = prepared.looks if keeps_views(prepared) else 0
     # weights, velocity and gradient of M and M', and with what decay adds; weights, d and u that a forecast goes on
     # from, and its y
-    ahead = config.measure.krylov and config.measure.hessian_samples
     sgd = config.optimizer
-    view = 6 + 2 * (sgd.weight_decay > 0) + (3 + (sgd.momentum > 0) if ahead else 0)
+    view = 6 + 2 * (sgd.weight_decay > 0) + (3 + (sgd.momentum > 0) if config.measure.forecasts else 0)
     return (view * looks + 12) * size
 
 
 def _kind(job: DictConfig) -> str:
-    settings = cast(dict[str, Any], OmegaConf.to_container(job, resolve=True))
+    settings = plain(job)
     keys = ("arithmetic", "hessian_samples", "hessian_chunk", "hessian_kept", "krylov")
     measure = {key: settings["measure"][key] for key in keys}
     return json.dumps([[settings[key] for key in PACES], measure, settings["training"]["batch_size"]], default=str)

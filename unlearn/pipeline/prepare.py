@@ -1,6 +1,7 @@
 """Everything that can be wrong with a run is found here, before anything is written."""
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,16 +12,16 @@ from omegaconf import DictConfig
 
 from unlearn.curvature.estimators import Dense
 from unlearn.curvature.tracker import Tracker, Warmth
-from unlearn.data.forget import Context, Forget
+from unlearn.data.forget import Context, ForgetSet
 from unlearn.data.split import Data
 from unlearn.log.wandb_sink import WandbSettings
 from unlearn.methods.method import Method
 from unlearn.models.network import Network
 from unlearn.models.spec import ModelSpec
 from unlearn.pipeline.build import build
-from unlearn.pipeline.config import Config, Store
+from unlearn.pipeline.config import Config, StoreSettings
 from unlearn.pipeline.encode import encode
-from unlearn.pipeline.settings import checked
+from unlearn.pipeline.settings import read_settings
 from unlearn.train.arithmetic import check_arithmetic, memory_format
 from unlearn.train.hessian import Sample, chunk_for, sample_points
 from unlearn.train.learner import SGD, Learner
@@ -73,6 +74,22 @@ class Prepared:
         """The network that all models share."""
         return self.recorded.objective.network
 
+    @property
+    def looks(self) -> int:
+        """How many steps are measured."""
+        return math.ceil(self.recorded.schedule.total_steps / self.config.measure.every)
+
+    def is_measured(self, taken: int) -> bool:
+        """Say whether a step is measured: every so many, and the last.
+
+        Args:
+            taken: steps taken, that one among them.
+
+        Returns:
+            Whether it is.
+        """
+        return taken % self.config.measure.every == 0 or taken == self.recorded.schedule.total_steps
+
     def begin(self, original: Learner, retrained: Learner) -> Trained:
         """Begin the recorded phase.
 
@@ -102,7 +119,7 @@ def prepare(cfg: DictConfig, data: Data | None = None, make: Callable[[Any, str]
     Raises:
         UserError: a setting is wrong, or two do not fit together.
     """
-    settings = checked(cfg, make)
+    settings = read_settings(cfg, make)
     config, parts = settings.config, settings.parts
     device = pick_device(config.device)
     check_arithmetic("arithmetic", config.arithmetic, device)
@@ -145,7 +162,7 @@ def prepare(cfg: DictConfig, data: Data | None = None, make: Callable[[Any, str]
     if isinstance(parts.curvature, Dense) and dim > DENSE and config.measure.hessian_samples:
         raise UserError(f"curvature=dense: writes out a matrix of {dim} x {dim}; up to {DENSE} weights, else lanczos")
     modes = config.conventions.eval_after_measuring and (objective.drops or objective.network.initial_buffers())
-    if modes and config.measure.krylov and config.measure.hessian_samples:
+    if modes and config.measure.forecasts:
         raise UserError(
             "conventions.eval_after_measuring=true: M trains on in another mode than M', unknown to the forecast; "
             "set measure.krylov=0"
@@ -197,7 +214,7 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def feature_folder(store: Store) -> Path | None:
+def feature_folder(store: StoreSettings) -> Path | None:
     """Say where features of texts are kept.
 
     Args:
@@ -209,23 +226,23 @@ def feature_folder(store: Store) -> Path | None:
     return Path(store.root).expanduser() / "features" if store.enabled else None
 
 
-def _schedule(config: Config, forget: Forget, size: int) -> Schedule:
-    training, order = config.training, config.schedule
+def _schedule(config: Config, forget: ForgetSet, size: int) -> Schedule:
+    training, settings = config.training, config.schedule
     return Schedule(
         size=size,
         batch_size=training.batch_size,
         epochs=training.epochs,
         seed=config.seed,
-        order=order.order,
-        placement=order.forget_batch,
-        drop_last=order.drop_last,
+        order=settings.order,
+        placement=settings.forget_batch,
+        drop_last=settings.drop_last,
         forget=forget.indices,
         unit=forget.unit,
         max_steps=training.max_steps,
     )
 
 
-def _pretraining(config: Config, objective: Objective, forget: Forget) -> Recipe | None:
+def _pretraining(config: Config, objective: Objective, forget: ForgetSet) -> Recipe | None:
     settings = config.pretraining
     if settings.epochs == 0:
         return None

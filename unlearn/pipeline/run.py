@@ -4,85 +4,33 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
 
-from unlearn.data.split import Split
-from unlearn.figures.run import draw
 from unlearn.log.sink import Sink
 from unlearn.methods.method import Unlearned
-from unlearn.metrics.accuracy import accuracy
-from unlearn.models.network import Buffers
-from unlearn.pipeline import report, stages
+from unlearn.pipeline import keys, report, stages
+from unlearn.pipeline.conclude import Ended, Outcome, conclude
+from unlearn.pipeline.config import plain
 from unlearn.pipeline.interrupt import Watch
 from unlearn.pipeline.measure import judge
-from unlearn.pipeline.memory import told
+from unlearn.pipeline.memory import explained
 from unlearn.pipeline.numerics import settle
 from unlearn.pipeline.prepare import Prepared, prepare
 from unlearn.pipeline.stages import Job, Pair
-from unlearn.pipeline.stopwatch import Stopwatch
 from unlearn.pipeline.summary import summarise
 from unlearn.records.folder import RunFolder, taken
 from unlearn.records.provenance import provenance
-from unlearn.store.entries import Alone, Store
-from unlearn.train.hessian import SMALL
-from unlearn.train.recording import Trained
+from unlearn.store.alone import Alone, clear
+from unlearn.store.entries import Store
 from unlearn.values.errors import Diverged, UserError
 from unlearn.values.measurement import Measurement
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class Outcome:
-    """What a run has to show, so far.
-
-    Attributes:
-        rows: the measured steps.
-        seconds: by stage.
-        summary: of the end.
-        reused: by stage, whether the store had it.
-    """
-
-    rows: list[Measurement] = field(default_factory=list)
-    seconds: Stopwatch = field(default_factory=Stopwatch)
-    summary: dict[str, Any] = field(default_factory=dict)
-    reused: dict[str, bool] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Ended:
-    """The models that a run ends with.
-
-    Attributes:
-        models: weights and buffers of `initial`, `original`, `retrained` and `unlearned`.
-        gradient_evaluations: of the request; see `Unlearned`.
-    """
-
-    models: dict[str, tuple[Tensor, Buffers]]
-    gradient_evaluations: int
-
-    @classmethod
-    def of(cls, trained: Trained, unlearned: Unlearned) -> "Ended":
-        """Gather them.
-
-        Args:
-            trained: M, M' and the recording.
-            unlearned: M''.
-
-        Returns:
-            The models.
-        """
-        learners = {"initial": trained.recording.initial, "original": trained.original, "retrained": trained.retrained}
-        models = {name: (learner.weights, learner.buffers) for name, learner in learners.items()}
-        models["unlearned"] = unlearned.weights, unlearned.buffers
-        return cls(models, unlearned.gradient_evaluations)
 
 
 def run(cfg: DictConfig, path: Path) -> dict[str, Any]:
@@ -100,7 +48,7 @@ def run(cfg: DictConfig, path: Path) -> dict[str, Any]:
         UserError: something is wrong with the input, or the folder holds another run.
     """
     outcome = Outcome()
-    with outcome.seconds("prepare"), told(cfg.device):
+    with outcome.seconds("prepare"), explained(cfg.device):
         prepared = prepare(cfg)
         settle(prepared)
     outcome.seconds.device = prepared.device
@@ -109,36 +57,33 @@ def run(cfg: DictConfig, path: Path) -> dict[str, Any]:
     store = _store(prepared, path, watch)
     with taken(path):
         folder = RunFolder.create(path, settings)
-        if (summary := folder.finished()) is not None:
-            check_same(folder, prepared)
-            logger.info("%s: is done already", path)
-            return summary
-        with recorded(cfg, settings, prepared, folder, outcome) as sink, watch, told(prepared.device):
-            job = Job(prepared, outcome.seconds, watch, store, _user(folder.path, store), outcome.reused)
-            pair = stages.pair(job, lambda row: _emit(row, folder, sink, outcome))
-            if isinstance(store, Store):  # which has the pair now
-                watch.stop("stopped after training; the store has M and M': the same command goes on from there")
-            try:
-                unlearned = stages.unlearned(job, pair.trained)
-            except Diverged:
-                _emit(_last(pair, None), folder, sink, outcome)  # M and M' were measured whatever became of M''
-                raise
-            _emit(_last(pair, unlearned), folder, sink, outcome)
-            conclude(prepared, Ended.of(pair.trained, unlearned), folder, sink, outcome)
+        try:
+            if (summary := folder.finished()) is not None:
+                check_same(folder, prepared)
+                logger.info("%s: is done already", path)
+                return summary
+            with recorded(cfg, settings, prepared, folder, outcome) as sink, watch, explained(prepared.device):
+                job = Job(prepared, outcome.seconds, watch, store, _user(folder.path, store), outcome.reused)
+                pair = stages.pair(job, lambda row: _emit(row, folder, sink, outcome))
+                if isinstance(store, Store):  # which has the pair now
+                    watch.stop("stopped after training; the store has M and M': the same command goes on from there")
+                try:
+                    unlearned = stages.unlearned(job, pair.trained)
+                except Diverged:
+                    _emit(_last(pair, None), folder, sink, outcome)  # M and M' were measured whatever became of M''
+                    raise
+                _emit(_last(pair, unlearned), folder, sink, outcome)
+                conclude(prepared, Ended.of(pair.trained, unlearned), folder, sink, outcome)
+        except (Diverged, UserError) as error:
+            if watch.asked is not None:
+                logger.error("error: %s", error)
+                watch.stop("stopped")  # else a sweep would go on with its next point
+            raise
+        finally:
+            if folder.finished() is not None:
+                clear(folder.path, stages.STAGES)
     watch.stop("stopped; this run is done")  # but no further one of its sweep
     return outcome.summary
-
-
-def plain(cfg: DictConfig) -> dict[str, Any]:
-    """Resolve a config.
-
-    Args:
-        cfg: composed.
-
-    Returns:
-        It in plain types.
-    """
-    return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
 
 
 @contextmanager
@@ -159,6 +104,7 @@ def recorded(
 
     Raises:
         Diverged: what the block raised; the summary says so.
+        Exception: what the block raised.
     """
     folder.write_config(OmegaConf.to_yaml(cfg, resolve=True))
     record = _provenance(prepared)
@@ -169,6 +115,10 @@ def recorded(
             yield sink
         except Diverged as error:
             outcome.summary = summarise(outcome.rows, status="diverged", error=str(error), diverged_at=error.step)
+            raise
+        except Exception:
+            if not outcome.rows:  # whoever mends the setting may use the folder again
+                (folder.path / "provenance.json").unlink(missing_ok=True)
             raise
         finally:
             if outcome.summary:
@@ -192,69 +142,12 @@ def _emit(row: Measurement, folder: RunFolder, sink: Sink, outcome: Outcome) -> 
     sink.log(row)
 
 
-def conclude(prepared: Prepared, ended: Ended, folder: RunFolder, sink: Sink, outcome: Outcome) -> None:
-    """Evaluate, summarise and draw, after the last step.
-
-    Args:
-        prepared: the run.
-        ended: the models at the end.
-        folder: gets the weights, the summary and the figures.
-        sink: gets the figures.
-        outcome: gets the summary.
-    """
-    models = ended.models
-    if prepared.config.training.save_weights:
-        _save_weights(prepared, folder, models)
-    with outcome.seconds("evaluate"):
-        accuracies = {name: evaluate(prepared, *model) for name, model in models.items() if name != "initial"}
-    summary = summarise(
-        outcome.rows,
-        status="completed",
-        accuracy=accuracies,
-        gradient_evaluations=ended.gradient_evaluations,
-    )
-    if prepared.config.figures:
-        folder.write_json("summary", {**summary, "status": "drawing"})  # the figures read it
-        with outcome.seconds("figures"):
-            for figure in draw(folder.path):
-                sink.figure(figure.stem, figure)
-    outcome.summary = summary
-
-
-def evaluate(prepared: Prepared, weights: Tensor, buffers: Buffers) -> dict[str, float | None]:
-    """Give a model's accuracy, in eval mode and without augmentation.
-
-    Args:
-        prepared: the data and the forget set.
-        weights: flat.
-        buffers: BatchNorm statistics.
-
-    Returns:
-        Accuracy on `retain`, `forget` and `test`, in [0, 1]; None for an empty set.
-    """
-    data, is_forgotten = prepared.data, prepared.recorded.schedule.forgotten
-    sets = {
-        "retain": (data.train, (~is_forgotten).nonzero().flatten()),
-        "forget": (data.train, is_forgotten.nonzero().flatten()),
-        "test": (data.test, torch.arange(len(data.test))),
-    }
-
-    def predict(split: Split, points: Tensor) -> Tensor:
-        return prepared.network.logits(weights, buffers, split.batch(points), train=False)
-
-    chunk = 2048 if prepared.network.layout.dim < SMALL else 256
-    return {
-        name: accuracy(partial(predict, split), split.labels, points.to(prepared.device), chunk)
-        for name, (split, points) in sets.items()
-    }
-
-
 def _store(prepared: Prepared, path: Path, watch: Watch) -> Store | Alone:
     settings = prepared.config.store
     if not settings.enabled:
-        return Alone(path)
-    told = "stopped while another run computed what this one needs: the same command goes on from there"
-    store = Store(Path(settings.root).expanduser(), partial(watch.stop, told))
+        return Alone(path, watch.due)
+    message = "stopped while another run computed what this one needs: the same command goes on from there"
+    store = Store(Path(settings.root).expanduser(), partial(watch.stop, message))
     store.open()  # where it cannot be, the run should not leave a folder
     return store
 
@@ -276,17 +169,12 @@ def check_same(folder: RunFolder, prepared: Prepared) -> None:
         UserError: they differ. Of features, which another machine rounds otherwise, the data is not compared.
     """
     now, then = _provenance(prepared), folder.read_json("provenance")
-    parts = {"schedule": "other batches, or another forget set"}
+    parts = {"schedule": "other batches, or another forget set", "weights": "other weights in model.weights"}
     if not prepared.data.train.inputs.is_floating_point():
-        parts["data"] = "other training data"
+        parts |= {"data": "other training data", "test": "other test data"}
     for key, what in parts.items():
-        if then and then.get(key) != now[key]:
+        if key in then and then[key] != now[key]:
             raise UserError(f"{folder.path}: holds a run on {what}; choose another folder")
-
-
-def _save_weights(prepared: Prepared, folder: RunFolder, models: dict[str, tuple[Tensor, Buffers]]) -> None:
-    for name, (weights, buffers) in models.items():
-        folder.save_weights(name, {**prepared.network.layout.views(weights), **buffers})
 
 
 def _provenance(prepared: Prepared) -> dict[str, Any]:
@@ -297,4 +185,6 @@ def _provenance(prepared: Prepared) -> dict[str, Any]:
         seed=prepared.config.seed,
         schedule=prepared.recorded.schedule.fingerprint(),
         data=prepared.data.train.fingerprint(),
+        test=prepared.data.test.fingerprint(),
+        weights=keys.start_of(prepared) if prepared.model.weights else None,
     )

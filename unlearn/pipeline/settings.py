@@ -9,7 +9,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from unlearn.curvature.estimators import Estimator
 from unlearn.curvature.tracker import Warmth
-from unlearn.data.forget import ForgetSet
+from unlearn.data.forget import ForgetChoice
 from unlearn.data.split import Dataset
 from unlearn.log.wandb_sink import WandbSettings
 from unlearn.methods.method import Method
@@ -45,7 +45,7 @@ class Parts:
     dataset: Dataset
     model: ModelSpec
     penalty: Penalty
-    forget: ForgetSet
+    forget: ForgetChoice
     method: Method
     curvature: Estimator
 
@@ -70,7 +70,7 @@ class Settings:
     records: frozenset[str]
 
 
-def checked(cfg: DictConfig, make: Callable[[Any, str], Any] = build) -> Settings:
+def read_settings(cfg: DictConfig, make: Callable[[Any, str], Any] = build) -> Settings:
     """Check a config.
 
     Args:
@@ -92,7 +92,7 @@ def checked(cfg: DictConfig, make: Callable[[Any, str], Any] = build) -> Setting
     logger = make(cfg.logger, "logger")
     _check(config)
     records = _records(cfg.training.record, parts.method, shared=config.store.enabled)
-    if config.measure.krylov and config.measure.hessian_samples:
+    if config.measure.forecasts:
         records |= {"carried"}
     return Settings(config, parts, logger, records)
 
@@ -140,20 +140,17 @@ def _check(config: Config) -> None:
     for key, phase in (("pretraining", config.pretraining), ("training", config.training)):
         at_least(f"{key}.epochs", phase.epochs, 0 if key == "pretraining" else 1)
         at_least(f"{key}.batch_size", phase.batch_size, 1)
-        if phase.max_steps is not None:
-            at_least(f"{key}.max_steps", phase.max_steps, 1)
+        at_least(f"{key}.max_steps", phase.max_steps, 1)
     for key, settings in (("pretraining", config.pretraining), ("optimizer", config.optimizer)):
         fraction(f"{key}.momentum", settings.momentum)
         at_least(f"{key}.weight_decay", settings.weight_decay, 0)
         above(f"{key}.lr", settings.lr, 0)
         choice(f"{key}.decay", settings.decay, DECAYS)
     at_least("training.checkpoint_every", config.training.checkpoint_every, 1)
-    if config.threads is not None:
-        at_least("threads", config.threads, 1)
+    at_least("threads", config.threads, 1)
     at_least("measure.every", config.measure.every, 1)
     at_least("measure.hessian_samples", config.measure.hessian_samples, 0)
-    if config.measure.hessian_chunk is not None:
-        at_least("measure.hessian_chunk", config.measure.hessian_chunk, 1)
+    at_least("measure.hessian_chunk", config.measure.hessian_chunk, 1)
     at_least("measure.hessian_kept", config.measure.hessian_kept, 0)
     at_least("measure.krylov", config.measure.krylov, 0)
     if config.store.trajectory_mb != math.inf:
@@ -173,8 +170,7 @@ def _check(config: Config) -> None:
     choice("retrain.renormalise", config.retrain.renormalise, RENORMALISE)
     Warmth(**vars(config.measure.warm))
     choice("retrain.start", config.retrain.start, ("pretrained", "initial"))
-    apart = config.retrain.start == "initial" and config.pretraining.includes_forget and config.pretraining.epochs
-    if apart and config.measure.krylov and config.measure.hessian_samples:
+    if config.pretrains_apart and config.measure.forecasts:
         raise UserError(
             "retrain.start=initial: M' starts elsewhere than M, unknown to the forecast; set measure.krylov=0"
         )

@@ -1,26 +1,27 @@
-"""Sigma and forecasts of all points of a stack at once, handed to each point's own measurer."""
+"""Sigma and forecasts of all runs of a stack at once, handed to each run's own measurer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, cast
 
 import torch
 from torch import Tensor
 
 from unlearn.curvature.estimators import Lanczos
 from unlearn.curvature.lockstep import lockstep
+from unlearn.methods.method import Unlearned
 from unlearn.pipeline.config import Measure
 from unlearn.pipeline.forecast import Forecast
 from unlearn.pipeline.measure import Measurer, Sigma, probe_at
 from unlearn.pipeline.prepare import Prepared
 from unlearn.pipeline.stack_forecast import stacked_forecasts
+from unlearn.pipeline.stacking import StackedRun
 from unlearn.pipeline.stopwatch import Stopwatch
 from unlearn.train.learner import Learner
 from unlearn.train.recording import Trained
 from unlearn.train.stack_objective import StackedObjective
-from unlearn.values.errors import Diverged, NotFinite
+from unlearn.values.errors import NotFinite
 
-CHUNK = 16  # points whose products go in lockstep: fewer leave most of the time to Python, more a processor's cache
+CHUNK = 16  # runs whose products go in lockstep: fewer leave most of the time to Python, more a processor's cache
 
 
 @dataclass
@@ -48,77 +49,88 @@ class StackMeasurer(Measurer):
         return self.ahead
 
 
-class Measured(Protocol):
-    """What is read of a point: see `unlearn.pipeline.stacking.StackedPoint`."""
+@dataclass
+class Running:
+    """A run of a stack in its recorded phase.
 
-    prepared: Prepared
-    error: Diverged | None
-    trained: Trained | None
-    measurer: StackMeasurer | None
+    Attributes:
+        run: what it is a run of, and what comes of it.
+        trained: M, M' and the recording.
+        measurer: measures it.
+        unlearned: the newest M''.
+    """
+
+    run: StackedRun
+    trained: Trained
+    measurer: StackMeasurer
+    unlearned: Unlearned | None = None
+
+    @property
+    def prepared(self) -> Prepared:
+        """The run's parts."""
+        return self.run.prepared
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether it goes on, and M is finite."""
+        return self.run.error is None and bool(self.trained.original.weights.isfinite().all())
 
 
 @dataclass
 class _Chunk:
-    """Curvature of a few points, whose products go in lockstep.
+    """Curvature of a few runs, whose products go in lockstep.
 
     Attributes:
-        points: of one stack.
+        runs: of one stack.
         objective: their losses.
-        sample: points that each looks at, shape (rows, k).
+        points: training points that each looks at, shape (rows, k).
     """
 
-    points: Sequence[Measured]
+    runs: Sequence[Running]
     objective: StackedObjective
-    sample: Tensor
+    points: Tensor
 
     def sigma(self, step: int) -> None:
-        """Hand each point's measurer its sigma.
+        """Hand each run's measurer its sigma.
 
         Args:
             step: steps taken.
         """
-        weights = torch.stack([cast(Trained, point.trained).original.weights for point in self.points])
-        whole = weights.isfinite().all(dim=1)
-        rows = [k for k, point in enumerate(self.points) if point.error is None and bool(whole[k])]
+        rows = [k for k, run in enumerate(self.runs) if run.is_finite]
         if not rows:
             return
-        shares = torch.full(self.sample.shape, 1 / self.sample.shape[1], dtype=weights.dtype)
-        hessian = self.objective.hessian(weights, self.sample, shares)
+        weights = torch.stack([run.trained.original.weights for run in self.runs])
+        shares = torch.full(self.points.shape, 1 / self.points.shape[1], dtype=weights.dtype)
+        hessian = self.objective.hessian(weights, self.points, shares)
         searches = {}
         for k in rows:
-            tracker = self.points[k].prepared.tracker
-            assert isinstance(tracker.estimator, Lanczos)  # others do not fuse
-            searches[k] = tracker.search(
-                tracker.estimator, probe_at(self.points[k].prepared.config.seed, step, weights[k])
-            )
+            prepared = self.runs[k].prepared
+            lanczos = prepared.tracker.estimator
+            assert isinstance(lanczos, Lanczos)  # others do not fuse
+            searches[k] = prepared.tracker.search(lanczos, probe_at(prepared.config.seed, step, weights[k]))
         for k, extreme in lockstep(searches, hessian, weights).items():
-            measurer = cast(StackMeasurer, self.points[k].measurer)
-            measurer.finite = extreme is not None
+            run = self.runs[k]
+            run.measurer.finite = extreme is not None
             if extreme is not None:
-                measurer.found = Sigma.of(extreme, self.points[k].prepared.config.measure.sigma)
+                run.measurer.found = Sigma.of(extreme, run.prepared.config.measure.sigma)
 
     def forecasts(self) -> None:
-        """Hand each point's measurer its forecast."""
-        settings = self.points[0].prepared.config.measure
-        trained = [cast(Trained, point.trained) for point in self.points]
-        measurers = [cast(StackMeasurer, point.measurer) for point in self.points]
-        rows = [
-            k
-            for k, each in enumerate(trained)
-            if self.points[k].error is None and measurers[k].finite and bool(each.original.weights.isfinite().all())
-        ]
-        for k, ahead in stacked_forecasts(
-            trained, rows, self.objective, settings.hessian_samples, settings.krylov
-        ).items():
-            measurers[k].ahead, measurers[k].finite = ahead, ahead is not None
+        """Hand each run's measurer its forecast."""
+        settings = self.runs[0].prepared.config.measure
+        trained = [run.trained for run in self.runs]
+        rows = [k for k, run in enumerate(self.runs) if run.is_finite and run.measurer.finite]
+        found = stacked_forecasts(trained, rows, self.objective, settings.hessian_samples, settings.krylov)
+        for k, ahead in found.items():
+            measurer = self.runs[k].measurer
+            measurer.ahead, measurer.finite = ahead, ahead is not None
 
 
 @dataclass
 class StackCurvature:
-    """Sigma and forecasts of all points, a chunk at once.
+    """Sigma and forecasts of all runs, a chunk at once.
 
     Attributes:
-        chunks: of the points.
+        chunks: of the runs.
         settings: of measuring.
     """
 
@@ -126,26 +138,25 @@ class StackCurvature:
     settings: Measure
 
     @classmethod
-    def of(cls, points: Sequence[Measured]) -> "StackCurvature":
+    def of(cls, runs: Sequence[Running]) -> "StackCurvature":
         """Begin before the first measured step.
 
         Args:
-            points: of one stack, with their recordings.
+            runs: of one stack.
 
         Returns:
             Curvature that was not looked at yet.
         """
-        first = points[0].prepared
-        objective = StackedObjective.of([point.prepared.recorded.objective for point in points])
-        chosen = torch.stack([point.prepared.sample.points for point in points])
+        objective = StackedObjective.of([run.prepared.recorded.objective for run in runs])
+        points = torch.stack([run.prepared.sample.points for run in runs])
         chunks = []
-        for start in range(0, len(points), CHUNK):
+        for start in range(0, len(runs), CHUNK):
             rows = slice(start, start + CHUNK)
-            chunks.append(_Chunk(points[rows], objective.take(rows), chosen[rows]))
-        return cls(chunks, first.config.measure)
+            chunks.append(_Chunk(runs[rows], objective.take(rows), points[rows]))
+        return cls(chunks, runs[0].prepared.config.measure)
 
     def look(self, step: int, seconds: Stopwatch) -> None:
-        """Hand each point's measurer its sigma and its forecast.
+        """Hand each run's measurer its sigma and its forecast.
 
         Args:
             step: steps taken.
@@ -156,7 +167,7 @@ class StackCurvature:
         with seconds("sigma"):
             for chunk in self.chunks:
                 chunk.sigma(step)
-        if self.settings.krylov:
+        if self.settings.forecasts:
             with seconds("forecast"):
                 for chunk in self.chunks:
                     chunk.forecasts()

@@ -1,4 +1,4 @@
-"""The forecasts of all points of a stack at once: products in lockstep, and the small recursions side by side."""
+"""The forecasts of all runs of a stack at once: products in lockstep, and the small recursions side by side."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -20,14 +20,14 @@ def stacked_forecasts(
     most: int,
     products: int,
 ) -> dict[int, Forecast | None]:
-    """Predict w' - w_t of some points, as `forecast` does it for one.
+    """Predict w' - w_t of some runs, as `forecast` does it for one.
 
     Args:
-        trained: M and its recording of every point.
-        rows: the points that count.
-        objective: the losses of all points.
+        trained: M and its recording of every run.
+        rows: the runs that count.
+        objective: the losses of all runs.
         most: how many training points a forecast looks at.
-        products: m, at most this many are spent on each point.
+        products: m, at most this many are spent on each run.
 
     Returns:
         By row, the forecast; None where the curvature is not finite.

@@ -6,47 +6,45 @@ from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from unlearn.curvature.estimators import Lanczos
 from unlearn.data.split import Data
-from unlearn.methods.method import Unlearned
 from unlearn.pipeline.build import build
+from unlearn.pipeline.conclude import Ended, Outcome
+from unlearn.pipeline.config import plain
 from unlearn.pipeline.prepare import Prepared, prepare
-from unlearn.pipeline.run import Ended, Outcome, plain
-from unlearn.pipeline.stack_curvature import StackMeasurer
 from unlearn.train.hessian import SMALL
-from unlearn.train.recording import Trained
-from unlearn.values.beside import BESIDE
-from unlearn.values.errors import Diverged, UserError, at_least
+from unlearn.values.errors import Diverged, at_least
+from unlearn.values.nested import without
+from unlearn.values.neutral import NEUTRAL
 
 # in what the points of one stack may differ; all else must be equal
 FREE = (
-    ("seed",),
-    ("method",),
-    ("forget",),
-    ("optimizer",),
-    *((key,) for key in BESIDE),
-    ("conventions",),  # other keys have taken what they need from it
-    ("penalty", "gamma"),
-    ("pretraining", "lr"),
-    ("pretraining", "decay"),
-    ("pretraining", "momentum"),
-    ("pretraining", "weight_decay"),
-    ("pretraining", "order"),
-    ("pretraining", "augmentation"),
-    ("schedule", "order"),
-    ("schedule", "forget_batch"),
-    ("schedule", "augmentation"),
-    ("training", "record"),
-    ("training", "checkpoint_every"),
-    ("training", "save_weights"),
+    "seed",
+    "method",
+    "forget",
+    "optimizer",
+    *NEUTRAL,
+    "conventions",  # other keys have taken what they need from it
+    "penalty.gamma",
+    "pretraining.lr",
+    "pretraining.decay",
+    "pretraining.momentum",
+    "pretraining.weight_decay",
+    "pretraining.order",
+    "pretraining.augmentation",
+    "schedule.order",
+    "schedule.forget_batch",
+    "schedule.augmentation",
+    "training.record",
+    "training.checkpoint_every",
+    "training.save_weights",
 )
 
 
 @dataclass
-class StackedPoint:
-    """One point of a stack.
+class StackedRun:
+    """One run of a stack: a point of the sweep.
 
     Attributes:
         cfg: its composed config.
@@ -54,10 +52,7 @@ class StackedPoint:
         prepared: ready to start.
         outcome: its rows, and its share of the seconds.
         error: why it stopped early, or None.
-        trained: M, M' and the recording; None before the recorded phase.
-        measurer: measures it.
-        unlearned: the newest M''.
-        ended: what is left of all this when it is computed; None where it stopped early.
+        ended: its models when it is computed; None before, and where it stopped early.
     """
 
     cfg: DictConfig
@@ -65,9 +60,6 @@ class StackedPoint:
     prepared: Prepared
     outcome: Outcome
     error: Diverged | None = None
-    trained: Trained | None = None
-    measurer: StackMeasurer | None = None
-    unlearned: Unlearned | None = None
     ended: Ended | None = None
 
 
@@ -110,22 +102,13 @@ def stack_key(settings: dict[str, Any], prepared: Prepared) -> str:
     Returns:
         Equal for two points exactly when they can share a stack.
     """
-    free = [path for path in FREE if path != ("forget",) or not settings["schedule"]["drop_last"]]  # a batch less there
+    free = [key for key in FREE if key != "forget" or not settings["schedule"]["drop_last"]]  # a batch less there
     size = len(prepared.data.train), prepared.recorded.schedule.total_steps
     kind = type(prepared.recorded.objective.penalty).__name__
-    return json.dumps([_without(settings, free), kind, size], sort_keys=True)
+    return json.dumps([without(settings, free), kind, size], sort_keys=True)
 
 
-def _without(settings: dict[str, Any], paths: Sequence[tuple[str, ...]]) -> dict[str, Any]:
-    kept = {}
-    for name, value in settings.items():
-        below = [path[1:] for path in paths if path[0] == name]
-        if () not in below:
-            kept[name] = _without(value, below) if below and isinstance(value, dict) else value
-    return kept
-
-
-def stacks(configs: Sequence[DictConfig], most: int) -> tuple[list[dict[int, StackedPoint]], dict[int, str]]:
+def stacks(configs: Sequence[DictConfig], most: int) -> tuple[list[dict[int, StackedRun]], dict[int, str]]:
     """Sort the points of a sweep into stacks. Data that several would load is loaded once.
 
     Args:
@@ -142,7 +125,7 @@ def stacks(configs: Sequence[DictConfig], most: int) -> tuple[list[dict[int, Sta
     loaded: dict[str, Data] = {}
     make = _remembered()
     reasons: dict[int, str] = {}
-    groups: dict[str, dict[int, StackedPoint]] = {}
+    groups: dict[str, dict[int, StackedRun]] = {}
     for place, cfg in enumerate(configs):
         outcome = Outcome()
         try:
@@ -153,15 +136,15 @@ def stacks(configs: Sequence[DictConfig], most: int) -> tuple[list[dict[int, Sta
                 # texts are loaded as what the model makes of them
                 data = json.dumps([settings["dataset"], settings["model"], seed, settings["device"]])
                 prepared = prepare(cfg, loaded.get(data), make)
-        except (UserError, OmegaConfBaseException):
-            reasons[place] = "its settings are wrong"  # alone, it says how
+        except Exception:  # whatever it is; alone, the run says it
+            reasons[place] = "it cannot be prepared"
             continue
         reason = why_not(prepared)
         if reason is not None:
             reasons[place] = reason
             continue
         loaded.setdefault(data, prepared.data)
-        groups.setdefault(stack_key(settings, prepared), {})[place] = StackedPoint(cfg, settings, prepared, outcome)
+        groups.setdefault(stack_key(settings, prepared), {})[place] = StackedRun(cfg, settings, prepared, outcome)
     found = []
     for group in groups.values():
         places = list(group)

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
+
+from torch import Tensor
 
 from unlearn.curvature.known import Known
 from unlearn.curvature.transport import Difference
@@ -12,18 +14,20 @@ from unlearn.pipeline.interrupt import Watch
 from unlearn.pipeline.measure import UNJUDGED, Look, Measurer, judge
 from unlearn.pipeline.prepare import Prepared
 from unlearn.pipeline.stopwatch import Stopwatch
-from unlearn.store.entries import Alone, Slot, Store
+from unlearn.store.alone import Alone
+from unlearn.store.entries import Slot, Store
 from unlearn.train.carried import Carried
 from unlearn.train.checkpointed import Checkpointed
 from unlearn.train.learner import Learner
-from unlearn.train.loop import often, train
+from unlearn.train.loop import check_intervals, train
 from unlearn.train.recording import Recording, Trained
 from unlearn.train.visits import Group, Visits
 from unlearn.values.errors import Diverged
 from unlearn.values.measurement import Measurement
 from unlearn.values.schedule import Batch
-from unlearn.values.state import frozen, pack, unpack
+from unlearn.values.state import pack, snapshot, unpack
 
+STAGES = ("initial", "pair", "unlearned")
 KINDS = (Learner, Recording, Checkpointed, Visits, Group, Carried, Difference, Batch, Known, Unlearned)
 LEFT_OUT = ("recipe",)  # it follows from the config
 
@@ -79,6 +83,19 @@ class Pair:
 Emit = Callable[[Measurement], None]
 
 
+class Looked(TypedDict):
+    """A measured step as the store keeps it.
+
+    Where `view` is kept (M, M' and the recording, packed), any online method can be judged there later. Else `judged`
+    is this run's own method, judged on the spot, and y is dropped but at the last step.
+    """
+
+    columns: dict[str, Any]
+    y: Tensor | None
+    view: dict[str, Any] | None
+    judged: dict[str, Any] | None
+
+
 def initial(job: Job) -> tuple[Learner, Learner]:
     """Make the start of the recorded phase.
 
@@ -95,15 +112,15 @@ def initial(job: Job) -> tuple[Learner, Learner]:
         return start, Learner.start(start.weights, start.buffers)
 
     def compute(slot: Slot) -> Any:
-        whole = config.pretraining.includes_forget
+        sees_forget = config.pretraining.includes_forget
         state = slot.read_partial(prepared.device)
         if state is None:
-            count = 2 if whole and config.retrain.start == "initial" else 1
+            count = 2 if config.pretrains_apart else 1
             taken, learners = 0, [Learner.fresh(prepared.network, prepared.device) for _ in range(count)]
         else:
             taken, learners = state["taken"], unpack(state["learners"], KINDS)
-        on_all, on_kept = (learners[:1], learners[1:]) if whole else ([], learners)
-        steps = train(recipe, on_all, on_kept, check_every=often(prepared.device), start=taken)
+        on_all, on_kept = (learners[:1], learners[1:]) if sees_forget else ([], learners)
+        steps = train(recipe, on_all, on_kept, check_every=check_intervals(prepared.device), start=taken)
         with job.seconds("pretrain"), report.progress("pretraining", recipe.schedule.total_steps) as advance:
             try:
                 for step in steps:
@@ -131,11 +148,11 @@ def pair(job: Job, emit: Emit) -> Pair:
         The pair at the end.
     """
     prepared = job.prepared
-    told = 0
+    emitted = 0
 
-    def tell(item: dict[str, Any]) -> None:
-        nonlocal told
-        told += 1
+    def tell(item: Looked) -> None:
+        nonlocal emitted
+        emitted += 1
         try:
             judged = _judged(job, item)
         except Diverged:
@@ -144,15 +161,15 @@ def pair(job: Job, emit: Emit) -> Pair:
         emit(Measurement(**item["columns"], **judged))
 
     def compute(slot: Slot) -> Any:
-        run = _Phase.resume(job, slot) or _Phase.start(job)
-        for item in run.looks:
+        phase = _Phase.resume(job, slot) or _Phase.start(job)
+        for item in phase.looks:
             tell(item)
-        for item in run.go_on(slot):
+        for item in phase.go_on(slot):
             tell(item)
-        return run.state()
+        return phase.state()
 
     state = job.get("pair", keys.pair(prepared), compute)
-    for item in state["looks"][told:-1]:
+    for item in state["looks"][emitted:-1]:
         tell(item)
     last = state["looks"][-1]
     return Pair(_trained(prepared, state["view"]), Look(last["columns"], last["y"]))
@@ -187,7 +204,7 @@ class _Phase:
     job: Job
     trained: Trained
     measurer: Measurer
-    looks: list[dict[str, Any]]
+    looks: list[Looked]
     taken: int = 0
 
     @classmethod
@@ -217,12 +234,11 @@ class _Phase:
             "since_cold": tracker.since_cold,
         }
 
-    def go_on(self, slot: Slot) -> Iterator[dict[str, Any]]:
+    def go_on(self, slot: Slot) -> Iterator[Looked]:
         """Train to the end; give each look but the last."""
         job, prepared, trained = self.job, self.job.prepared, self.trained
-        recipe, every = prepared.recorded, prepared.config.measure.every
-        last = recipe.schedule.total_steps
-        looked = often(prepared.device, every)
+        recipe, last = prepared.recorded, prepared.recorded.schedule.total_steps
+        looked = check_intervals(prepared.device, prepared.config.measure.every)
         steps = train(recipe, [trained.original], [trained.retrained], check_every=looked, start=self.taken)
         with report.progress("training M and M'", last) as advance:
             while True:
@@ -231,7 +247,7 @@ class _Phase:
                         self.taken = step.taken
                         trained.recording.observe(step, trained.original)
                         advance(step.taken)
-                        measured = step.taken % every == 0 or step.taken == last
+                        measured = prepared.is_measured(step.taken)
                         if measured or job.watch.due():
                             break
                     else:
@@ -248,20 +264,20 @@ class _Phase:
                     slot.write_partial(self.state())
                     job.watch.kept(f"at step {step.taken} of {last}")
 
-    def _item(self, look: Look, *, final: bool) -> dict[str, Any]:
+    def _item(self, look: Look, *, final: bool) -> Looked:
         """What is kept of a look: where views are, any online method can be judged by them later."""
-        item: dict[str, Any] = {"columns": look.columns, "y": look.y, "view": None, "judged": None}
+        item: Looked = {"columns": look.columns, "y": look.y, "view": None, "judged": None}
         if keys.keeps_views(self.job.prepared):
             before = self.looks[-1]["view"] if self.looks else None
-            item["view"] = frozen(_view(self.trained), before)
+            item["view"] = snapshot(_view(self.trained), before)
         elif not final:
             item["judged"], item["y"] = _judge_now(self.job, look, self.trained), None
         return item
 
 
-def _judged(job: Job, item: dict[str, Any]) -> dict[str, Any]:
-    if item["judged"] is not None:
-        return dict(item["judged"])
+def _judged(job: Job, item: Looked) -> dict[str, Any]:
+    if item["view"] is None:
+        return dict(item["judged"] or {})
     return _judge_now(job, Look(item["columns"], item["y"]), _trained(job.prepared, item["view"]))
 
 

@@ -71,8 +71,8 @@ def name_of(overrides: Sequence[str]) -> str:
         The overrides, sorted and joined by commas, in letters that every file system takes; a long or changed name ends
         in a hash of what it stands for. `run` where there are none.
     """
-    told = sorted(text for text in overrides if text.partition("=")[0].partition(".")[0].strip("+~") not in UNNAMED)
-    text = ",".join(told)
+    named = sorted(text for text in overrides if text.partition("=")[0].partition(".")[0].strip("+~") not in UNNAMED)
+    text = ",".join(named)
     safe = re.sub(r"[^A-Za-z0-9._=,+-]", "_", text.replace(" ", ""))
     if safe != text or len(safe) > LONGEST:
         safe = f"{safe[:LONGEST]}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
@@ -158,7 +158,7 @@ def conduct(
                     now = [_touched(folder / point.name) for point in some]
                     unmet += [point for point, one, two in zip(some, before, now, strict=True) if one == two]
         # a point that is still unfinished without a lock lost its worker; one with a lock has another sweep's
-        waited = [point for point in left if _wait(folder / point.name) and not _told(folder / point.name)]
+        waited = [point for point in left if _wait(folder / point.name) and not _ended(folder / point.name)]
         left = waited + (unmet if len(unmet) < len(left) else [])
     skipped = len(every) - len(todo)
     _table(every, folder, skipped, time.time() - start)
@@ -178,7 +178,7 @@ def _touched(folder: Path) -> int | None:
         return None
 
 
-def _told(folder: Path) -> bool:
+def _ended(folder: Path) -> bool:
     return state_of(folder) != "unfinished"
 
 

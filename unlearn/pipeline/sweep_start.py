@@ -7,10 +7,11 @@ import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, open_dict, read_write
 
+from unlearn.pipeline.config import plain
 from unlearn.pipeline.sweep import Point, lock
 from unlearn.records.folder import difference, held, write_json
 from unlearn.values.errors import UserError
@@ -119,15 +120,15 @@ def check(points: Sequence[Point], folder: Path, composed: Callable[[Point], Dic
         UserError: a value is wrong, or a folder holds another run.
     """
     # brings torch, which a sweep that is done does not need
-    from unlearn.pipeline.settings import checked, refuse_labels
+    from unlearn.pipeline.settings import read_settings, refuse_labels
 
     for point in covering(points):
         config = composed(point)
         refuse_labels(point.overrides, config.hydra.runtime.choices)
-        checked(job_of(config))
+        read_settings(job_of(config))
     for point in points:
         if point.name not in known and held(folder / point.name):
-            settings = cast(dict[str, Any], OmegaConf.to_container(job_of(composed(point)), resolve=True))
+            settings = plain(job_of(composed(point)))
             if other := difference(folder / point.name, settings):
                 raise UserError(
                     f"hydra.sweep.dir={folder}: {point.name} holds another run already ({other}); choose another folder"

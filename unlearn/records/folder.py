@@ -17,14 +17,14 @@ from filelock import FileLock, Timeout
 from safetensors.torch import save
 from torch import Tensor
 
-from unlearn.values.beside import BESIDE
 from unlearn.values.errors import Busy, UserError
 from unlearn.values.measurement import COLUMNS, Measurement
+from unlearn.values.neutral import NEUTRAL
 from unlearn.values.status import DONE
 from unlearn.values.whole import whole, writing
 
 ANOTHER = "choose another folder"
-RUN_MARKS = ("summary.json", "steps.csv")
+RUN_MARKS = ("summary.json", "steps.csv", "provenance.json")
 logger = logging.getLogger(__name__)
 
 
@@ -217,7 +217,7 @@ def held(path: Path) -> bool:
         path: the folder.
 
     Returns:
-        Whether it holds what a run writes from its first measured step on.
+        Whether it holds what a run writes once it has begun.
     """
     return any((path / name).exists() for name in RUN_MARKS)
 
@@ -242,7 +242,7 @@ def difference(path: Path, config: Mapping[str, Any]) -> str | None:
 
 def _first_difference(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str) -> str | None:
     for key in [*b, *(key for key in a if key not in b)]:
-        if not prefix and key in BESIDE:
+        if f"{prefix}{key}" in NEUTRAL:
             continue
         one, other = a.get(key), b.get(key)
         if isinstance(one, Mapping) and isinstance(other, Mapping):

@@ -35,6 +35,8 @@ def provenance(
     seed: int,
     schedule: str,
     data: str,
+    test: str,
+    weights: str | None,
     source: Path = PACKAGE,
 ) -> dict[str, Any]:
     """Describe a run at its start.
@@ -44,7 +46,9 @@ def provenance(
         threads: torch's CPU threads.
         seed: the run's seed.
         schedule: the schedule's fingerprint.
-        data: the data's fingerprint.
+        data: the training data's fingerprint.
+        test: the test data's fingerprint.
+        weights: digest of the weights that were read from a file; None where none were.
         source: the folder of the code.
 
     Returns:
@@ -56,6 +60,8 @@ def provenance(
         "seed": seed,
         "schedule": schedule,
         "data": data,
+        "test": test,
+        "weights": weights,
         "device": device,
         "threads": threads,
         "cpus": os.cpu_count(),

@@ -9,9 +9,9 @@ from rich.table import Table
 from scipy.special import stdtrit
 
 from unlearn.results.collect import STATUSES, Collected
-from unlearn.values.beside import BESIDE
+from unlearn.values.neutral import NEUTRAL
 
-APART = ("seed", *BESIDE)  # seeds are averaged over; how a run is shown and kept is no setting of the experiment
+APART = ("seed", *NEUTRAL)  # seeds are averaged over; what changes no number is no setting of the experiment
 QUANTITIES = {
     "v": "verification_error",
     "no-op": "noop_distance",
@@ -69,7 +69,7 @@ def settings(collected: Collected) -> list[str]:
         Names of varied leaves without the seed and the logger's, the readable ones (`name`) first.
     """
     table, chosen = collected.table, list[str]()
-    candidates = [leaf for leaf in collected.varied if leaf.partition(".")[0] not in APART]
+    candidates = [leaf for leaf in collected.varied if not any(f"{leaf}.".startswith(f"{key}.") for key in APART)]
     groups = 1
     for leaf in sorted(candidates, key=lambda leaf: (not leaf.endswith("name"), leaf.endswith("_target_"))):
         found = len(table[[*chosen, leaf]].drop_duplicates())

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,9 +17,11 @@ from rich.console import Console
 from rich.table import Table
 
 from unlearn.store import features, partial
-from unlearn.store.entries import checked, users_of
-from unlearn.store.files import Damaged, lock_of
+from unlearn.store.entries import read_checked, users_of
+from unlearn.store.files import LOCKS, Damaged, lock_of
 from unlearn.values.errors import UserError
+
+KEY = re.compile(r"[0-9a-f]{24,32}|[a-z]+-[0-9a-f]{24}\.pt")  # nothing else is ours to remove
 
 
 @dataclass(frozen=True)
@@ -53,10 +56,8 @@ def entries(root: Path) -> Iterator[Entry]:
     """
     now = datetime.now(UTC).timestamp()
     for stage in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        # hidden is what is being written
-        for path in sorted(
-            path for path in stage.iterdir() if not path.name.startswith(".") and path.suffix != ".lock"
-        ):
+        fits = [path for path in stage.iterdir() if KEY.fullmatch(path.name)]
+        for path in sorted(path for path in fits if path.is_file() == (stage.name == "partial")):
             with suppress(FileNotFoundError):  # a run that is going on removes what it has no use for any more
                 files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
                 size, days = sum(file.stat().st_size for file in files), (now - path.stat().st_mtime) / 86400
@@ -86,10 +87,10 @@ def damage(entry: Entry) -> str | None:
             return None if partial.is_whole(entry.path) else "its checksum is another"
         return None
     if entry.stage == "features":
-        complete = (entry.path / features.DONE).exists()
+        complete = (entry.path / features.RECORD).exists()
         return "its checksum is another" if complete and not features.is_whole(entry.path) else None
     try:
-        checked(entry.path)
+        read_checked(entry.path)
     except Damaged as error:
         return str(error)
     return None
@@ -167,7 +168,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     console = Console(markup=False)
     try:
-        if not chosen.root.is_dir():
+        marked = any((chosen.root / mark).is_dir() for mark in (LOCKS, "features"))
+        if not marked or (chosen.root / "sweep.json").exists():  # which has locks too
             raise UserError(f"--root {chosen.root}: there is no store; runs make one at store.root")
         return _act(chosen.action, list(entries(chosen.root)), chosen.days, chosen.all, console)
     except UserError as error:

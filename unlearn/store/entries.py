@@ -20,13 +20,22 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from unlearn.store.files import LOCKS, Damaged, digest, from_bytes, lock_of, to_bytes, whole_folder, write_whole
+from unlearn.store.files import (
+    ELSEWHERE,
+    LOCKS,
+    Damaged,
+    digest,
+    from_bytes,
+    lock_of,
+    to_bytes,
+    whole_folder,
+    write_whole,
+)
 from unlearn.store.partial import read_state, write_state
 from unlearn.values.errors import UserError
 from unlearn.values.whole import writing
 
 logger = logging.getLogger(__name__)
-ELSEWHERE = "choose another store.root, or store.enabled=false"
 
 
 def key_of(inputs: Mapping[str, Any]) -> str:
@@ -68,7 +77,7 @@ class Slot:
         if not self.folder.exists():
             return None
         try:
-            return from_bytes(checked(self.folder), device)
+            return from_bytes(read_checked(self.folder), device)
         except Damaged as error:
             logger.warning("store: %s is damaged (%s) and is computed again", self.folder, error)
             shutil.rmtree(self.folder)
@@ -226,38 +235,7 @@ class Store:
         return state, found
 
 
-@dataclass(frozen=True)
-class Alone:
-    """No store: every stage is computed; one that was stopped leaves its state in the run's own folder.
-
-    Attributes:
-        folder: of the run.
-    """
-
-    folder: Path
-
-    def get(
-        self, stage: str, inputs: Mapping[str, Any], compute: Callable[[Slot], Any], device: torch.device, user: str
-    ) -> tuple[Any, bool]:
-        """Compute; arguments as for `Store.get`.
-
-        Args:
-            stage: such as `pair`.
-            inputs: what determines it: a state that was left under other inputs is not gone on with.
-            compute: makes the state.
-            device: not looked at.
-            user: not looked at.
-
-        Returns:
-            The state, and False.
-        """
-        slot = Slot(self.folder, self.folder / f"{stage}-{key_of(inputs)}.pt", inputs)
-        state = compute(slot)
-        slot.drop_partial()
-        return state, False
-
-
-def checked(folder: Path) -> bytes:
+def read_checked(folder: Path) -> bytes:
     """Read an entry's content and compare its checksum.
 
     Args:

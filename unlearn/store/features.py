@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from unlearn.store.files import ROOM
+from unlearn.store.files import ELSEWHERE, ROOM
 from unlearn.values.whole import whole, writing
 
 logger = logging.getLogger(__name__)
 
 VERSION = 1  # of what is computed; a new number leaves older entries alone
 SAVE_EVERY = 16  # batches between saved states
-ARRAY, PROGRESS, DONE = "features.npy", "progress.json", "entry.json"
+ARRAY, PROGRESS, RECORD = "features.npy", "progress.json", "entry.json"
 
 
 @dataclass(frozen=True)
@@ -66,14 +66,19 @@ def features(
         return found
     key = hashlib.sha256(json.dumps({**made_of, "version": VERSION}, sort_keys=True).encode()).hexdigest()
     entry = folder / key[:32]
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock_of(entry)):
-        if (entry / DONE).exists() and not is_whole(entry):
+    lock = FileLock(lock_of(entry))
+    with writing(f"store.root={folder.parent}", ELSEWHERE):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    try:
+        if (entry / RECORD).exists() and not is_whole(entry):
             logger.warning("%s: is damaged (its checksum differs); computing these features anew", entry)
             shutil.rmtree(entry)  # not written over: a run that maps the old file keeps it
-        if not (entry / DONE).exists():
+        if not (entry / RECORD).exists():
             _complete(entry, work(), made_of, report)
         return np.load(entry / ARRAY, mmap_mode="c", allow_pickle=False)
+    finally:
+        lock.release()
 
 
 def _batches(work: Work, start: int) -> Any:
@@ -99,7 +104,7 @@ def _complete(entry: Path, work: Work, made_of: Mapping[str, Any], report: Calla
             array.flush()  # before the number: it must never promise more than the file holds
             _write(entry / PROGRESS, {"done": done})
     array.flush()
-    _write(entry / DONE, {"made_of": dict(made_of), "shape": list(shape), "sha256": _checksum(entry / ARRAY)})
+    _write(entry / RECORD, {"made_of": dict(made_of), "shape": list(shape), "sha256": _checksum(entry / ARRAY)})
     (entry / PROGRESS).unlink(missing_ok=True)
 
 
@@ -142,7 +147,7 @@ def is_whole(entry: Path) -> bool:
         Whether they are what was written.
     """
     try:
-        return bool(json.loads((entry / DONE).read_text())["sha256"] == _checksum(entry / ARRAY))
+        return bool(json.loads((entry / RECORD).read_text())["sha256"] == _checksum(entry / ARRAY))
     except (OSError, ValueError, LookupError, TypeError):
         return False
 

@@ -13,6 +13,7 @@ import torch
 from unlearn.values.errors import first_line
 from unlearn.values.whole import sync_folder, whole, writing
 
+ELSEWHERE = "choose another store.root, or store.enabled=false"
 ROOM = "see store.root"  # where the disk does not take an entry
 LOCKS = ".locks"  # in the root of a store
 

@@ -42,9 +42,10 @@ class Sample:
         train_mode: BatchNorm as in training, which needs batches of the training size; else its running statistics.
         batch_size: of training.
         chunk: the most points in one graph, but for a whole batch where BatchNorm is in train mode; several are
-            computed one after the other, in the memory of one.
+            computed one after the other, in the memory of one and of those that are kept.
         draws: how all training points are augmented; None leaves them as they are.
-        kept: the most points whose graphs stay in memory between products, where they are in more than one graph.
+        kept: the most points whose graphs stay in memory between products. A sample of no more points than `chunk`
+            keeps its graphs in any case.
     """
 
     points: Tensor
@@ -72,6 +73,18 @@ class Sample:
         found = [(batches.T.reshape(-1), len(batches)) for batches in many if len(batches)]
         return found + ([(self.points[whole:], 1)] if whole < len(self.points) else [])
 
+    def held(self, has_buffers: bool) -> list[int]:
+        """Say which parts keep their graphs where there is more than one chunk.
+
+        Args:
+            has_buffers: as for `parts`.
+
+        Returns:
+            How many points are kept with each of the first parts, one entry a part that is kept.
+        """
+        reached = accumulate(len(part) for part, _ in self.parts(has_buffers))
+        return [points for points in reached if points <= self.kept]
+
 
 def hessian_at(objective: Objective, at: Learner, sample: Sample) -> Hessian:
     """Give the Hessian of the mean training loss over the sample, penalty included.
@@ -82,18 +95,17 @@ def hessian_at(objective: Objective, at: Learner, sample: Sample) -> Hessian:
         sample: where.
 
     Returns:
-        The operator. A sample of one chunk keeps its graph between products; of several as many do as `kept` allows.
+        The operator. A sample of one chunk keeps its graphs between products; of several as many do as `kept` allows.
     """
 
     def loss(part: Tensor, batches: int, weights: Tensor) -> Tensor:
         with SideBySide(batches):
             return objective.loss(weights, clone(at.buffers), part, draws=sample.draws, train=sample.train_mode)
 
-    parts = sample.parts(bool(at.buffers))
+    has_buffers = bool(at.buffers)
+    parts = sample.parts(has_buffers)
     losses = [(len(part) / len(sample.points), partial(loss, part, batches)) for part, batches in parts]
-    held = list(accumulate(len(part) for part, _ in parts))
-    keep = None if len(sample.points) <= sample.chunk else sum(points <= sample.kept for points in held)
-    return Hessian(at.weights, losses, keep)
+    return Hessian(at.weights, losses, None if len(sample.points) <= sample.chunk else len(sample.held(has_buffers)))
 
 
 def gauss_newton_at(objective: Objective, at: Learner, sample: Sample) -> GaussNewton:
@@ -146,8 +158,8 @@ def sample_points(size: int, count: int, generator: torch.Generator | None) -> T
         generator: draws them; None takes the first.
 
     Returns:
-        int64, ascending.
+        int64; what is drawn in the order of the draw, since batches are cut from it, and data may be stored by class.
     """
     if generator is None:
         return torch.arange(min(count, size))
-    return torch.randperm(size, generator=generator)[:count].sort().values
+    return torch.randperm(size, generator=generator)[:count]

@@ -105,7 +105,7 @@ def train(
         yield Step(batch, lr)
 
 
-def often(device: torch.device, *measured: int) -> tuple[int, ...]:
+def check_intervals(device: torch.device, *measured: int) -> tuple[int, ...]:
     """Say after which multiples of steps losses are looked at.
 
     Args:

@@ -177,7 +177,8 @@ class Objective:
     ) -> Tensor:
         """Give the loss on some training points.
 
-        (k / count) * mean(cross-entropy + penalty of the logits) + penalty of the weights, over k points.
+        mean(cross-entropy + penalty of the logits) + penalty of the weights, over k points; with
+        `renormalise=batch_size` the mean is multiplied by k / count.
 
         Args:
             weights: flat, shape (dim,).

@@ -37,14 +37,14 @@ class Recording:
 
     Attributes:
         recipe: of the recorded phase.
+        initial: w_0 with its buffers.
         records: names of `RECORDS`.
         checkpoint_every: K, steps between checkpoints.
-        initial: w_0 with its buffers.
         first_pass: the visits at which forgotten points took part for the first time; all others are in `kept` there.
         seen: these points.
         steps: t, how many steps M has taken.
-        visits: how many of them held a forgotten point.
-        retained: how many points M' has been trained on.
+        visit_count: how many of them held a forgotten point.
+        retrain_points: how many points M' has been trained on.
         rate_sum: sum of lr over all steps so far.
         first_share: sum over the first pass of n / b, n the forgotten points among the b of a batch.
         plain_sum: sum over visits of (n / b) lr.
@@ -53,8 +53,8 @@ class Recording:
         first_gradient: the same at w_1, the weights just after the first visit.
         update_sum: sum over visits of w_{s+1} - w_s.
         checkpointed: the removal gradients at checkpoints.
-        visited: what each visit did to M.
-        carried: what has become of the removals.
+        visits: what each visit did to M.
+        carried: what the removals have become, as far as the forecast has carried them.
     """
 
     recipe: Recipe
@@ -64,8 +64,8 @@ class Recording:
     first_pass: list[Batch] = field(default_factory=list)
     seen: frozenset[int] = frozenset()
     steps: int = 0
-    visits: int = 0
-    retained: int = 0
+    visit_count: int = 0
+    retrain_points: int = 0
     rate_sum: float = 0.0
     first_share: float = 0.0
     plain_sum: float = 0.0
@@ -74,7 +74,7 @@ class Recording:
     first_gradient: Tensor | None = None
     update_sum: Tensor | None = None
     checkpointed: Checkpointed | None = None
-    visited: Visits | None = None
+    visits: Visits | None = None
     carried: Carried | None = None
     _share_velocity: float = 0.0
     _second: Learner | None = None
@@ -97,7 +97,7 @@ class Recording:
         if "updates" in records:
             self.update_sum = torch.zeros_like(initial.weights)
         if "visits" in records:
-            self.visited = Visits(recipe)
+            self.visits = Visits(recipe)
         if "carried" in records:
             self.carried = Carried.start(recipe, start)
         if "checkpoint_gradients" in records:
@@ -106,7 +106,10 @@ class Recording:
 
     @property
     def plain(self) -> float:
-        """How many times lr the gradient of the first pass has moved the weights by, to first order under plain SGD."""
+        """By how many times the gradient of the first pass the weights have moved, to first order under plain SGD.
+
+        The sum over visits of lr times the share of the batch, over that share in the first pass: lr for one visit.
+        """
         return self.plain_sum / self.first_share if self.seen else 0.0
 
     @property
@@ -137,11 +140,11 @@ class Recording:
         momentum = self.recipe.optimizer.momentum
         self.rate_sum += step.lr
         self.steps = step.taken
-        self.retained += len(step.batch.kept)
+        self.retrain_points += len(step.batch.kept)
         self._share_velocity = momentum * self._share_velocity + step.batch.share_out
         self.aware_sum += step.lr * self._share_velocity
         if step.batch.is_visit:
-            self.visits += 1
+            self.visit_count += 1
             self.plain_sum += step.lr * step.batch.share_out
             self._observe_visit(step, original)
         elif self.checkpointed is not None:
@@ -155,8 +158,8 @@ class Recording:
             self.first_pass.append(fresh)
             self.first_share += fresh.share_out
             self._observe_first(fresh, original)
-        if self.visited is not None:
-            self.visited.observe(step, original)
+        if self.visits is not None:
+            self.visits.observe(step, original)
         if self.carried is not None:
             self.carried.visits.observe(step, original)
         if self.update_sum is not None:
@@ -179,7 +182,11 @@ class Recording:
 
     def _observe_first(self, fresh: Batch, original: Learner) -> None:
         if "initial_gradient" in self.records:
-            self.initial_gradient = self._more(self.initial_gradient, self.initial, fresh)
+            if self.steps == 1 and not len(fresh.kept) and self.recipe.objective.arithmetic == "float32":
+                assert original.gradient is not None
+                self.initial_gradient = original.gradient.clone()  # the step's own, which was taken at w_0
+            else:
+                self.initial_gradient = self._more(self.initial_gradient, self.initial, fresh)
         if "first_gradient" in self.records:
             if self._second is None:
                 self._second = Learner.start(original.weights, original.buffers)

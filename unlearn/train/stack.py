@@ -50,12 +50,12 @@ class StackedStep:
 
 @dataclass(frozen=True)
 class _Epoch:
-    """What every row does in an epoch: points and shares (steps, rows, b), and whether it steps (steps, rows)."""
+    """What every row does in an epoch: points and shares (steps, rows, b), and whether it moves (steps, rows)."""
 
     batches: list[Sequence[Batch]]
     points: Tensor
     shares: Tensor
-    steps: Tensor
+    moves: Tensor
 
 
 def train_stacked(rows: Sequence[Row]) -> Iterator[StackedStep]:
@@ -82,8 +82,8 @@ def train_stacked(rows: Sequence[Row]) -> Iterator[StackedStep]:
                 return
             by_recipe = {id(recipe): recipe.rate.at(step) for recipe in distinct}
             rates = [by_recipe[id(recipe)] for recipe in recipes]
-            sizes = torch.tensor(rates, dtype=dtype)[:, None]
-            finite = stack.step_(plan.points[place], plan.shares[place], plan.steps[place], sizes)
+            lrs = torch.tensor(rates, dtype=dtype)[:, None]
+            finite = stack.step_(plan.points[place], plan.shares[place], plan.moves[place], lrs)
             lost = [] if bool(finite.all()) else (~finite).nonzero().flatten().tolist()
             failed = {row: Diverged(step + 1, rates[row]) for row in lost}
             yield StackedStep([Step(batch, lr) for batch, lr in zip(batches, rates, strict=True)], failed)
@@ -121,24 +121,24 @@ class _Stack:
             row.learner.gradient, row.learner.loss = self.gradient[place], self.loss[place]
         return self
 
-    def step_(self, points: Tensor, shares: Tensor, steps: Tensor, sizes: Tensor) -> Tensor:
+    def step_(self, points: Tensor, shares: Tensor, moves: Tensor, lrs: Tensor) -> Tensor:
         """Take a step in place; a row whose loss is not finite stays where it is. Gives whether each is."""
         losses, pull = self.objective.gradients(self.weights, points, shares, out=self.gradient)
         self.loss.copy_(losses)
-        stepping = steps & self.alive
-        finite = losses.isfinite() | ~stepping
+        moving = moves & self.alive
+        finite = losses.isfinite() | ~moving
         self.alive.logical_and_(finite)
-        stepping &= finite
+        moving &= finite
         if bool(self.decay.any()):
             pull = torch.addcmul(pull, self.weights, self.decay)
         if bool(self.momentum.any()):
             pull = torch.addcmul(pull, self.velocity, self.momentum)
-        if bool(stepping.all()):
+        if bool(moving.all()):
             self.velocity.copy_(pull)
-            self.weights.addcmul_(sizes, pull, value=-1)
+            self.weights.addcmul_(lrs, pull, value=-1)
         else:
-            self.velocity[stepping] = pull[stepping]
-            self.weights[stepping] -= sizes[stepping] * pull[stepping]
+            self.velocity[moving] = pull[moving]
+            self.weights[moving] -= lrs[moving] * pull[moving]
         return finite
 
 
@@ -151,7 +151,7 @@ def _plan(rows: Sequence[Row], epoch: int, dtype: torch.dtype) -> _Epoch:
         key: pad_sequence([batch.indices for batch in own], batch_first=True, padding_value=-1)
         for key, own in epochs.items()
     }
-    points, shares, steps = [], [], []
+    points, shares, moves = [], [], []
     for row in rows:
         key = id(row.recipe)
         given, whole = F.pad(padded[key], (0, width - padded[key].shape[1]), value=-1), sizes[key]
@@ -162,6 +162,6 @@ def _plan(rows: Sequence[Row], epoch: int, dtype: torch.dtype) -> _Epoch:
         divisor = whole if row.recipe.objective.renormalise == "batch_size" else counts.clamp(min=1)
         points.append(given * seen)
         shares.append(seen / divisor[:, None].to(dtype))
-        steps.append(counts > 0)
+        moves.append(counts > 0)
     batches = [epochs[id(row.recipe)] for row in rows]
-    return _Epoch(batches, torch.stack(points, 1), torch.stack(shares, 1), torch.stack(steps, 1))
+    return _Epoch(batches, torch.stack(points, 1), torch.stack(shares, 1), torch.stack(moves, 1))

@@ -85,8 +85,8 @@ class Head:
         Returns:
             Shape (r, num_classes, b).
         """
-        chances = logits.softmax(1)
-        change = chances * (along - (chances * along).sum(1, keepdim=True))
+        probabilities = logits.softmax(1)
+        change = probabilities * (along - (probabilities * along).sum(1, keepdim=True))
         if bool(self.strengths.any()):
             change.add_(self._scaled(self.penalty.bend_of_columns(logits, along)))
         return change.mul_(self.shares[:, None])

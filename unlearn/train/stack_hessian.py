@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from unlearn.curvature.stacked import StackedHessian, runs
-from unlearn.models.dense import Curved
+from unlearn.models.chain import Curved
 from unlearn.models.stacked import StackedNetwork
 from unlearn.train.stack_head import Head
 
@@ -16,7 +16,7 @@ ROWS = 4  # of one product; with more, what lies between the layers would leave 
 
 
 @dataclass(frozen=True)
-class DenseHessian:
+class ChainHessian:
     """The exact Hessians of K losses of chains of linear layers.
 
     Attributes:
@@ -39,7 +39,7 @@ class DenseHessian:
         inputs: Tensor,
         head: Head,
         penalty: Callable[[Tensor], Tensor],
-    ) -> "DenseHessian":
+    ) -> "ChainHessian":
         """Prepare for products.
 
         Args:
@@ -52,9 +52,9 @@ class DenseHessian:
         Returns:
             The operators.
         """
-        assert network.dense is not None
-        run = network.dense.forward(network.parts(weights.detach()), inputs)
-        curved = network.dense.curved(run, head.slope(run.logits)[1])
+        assert network.chain is not None
+        run = network.chain.forward(network.parts(weights.detach()), inputs)
+        curved = network.chain.curved(run, head.slope(run.logits)[1])
         weighs = penalty(weights.detach().requires_grad_()).requires_grad
         return cls(network, head, curved, StackedHessian(weights, penalty) if weighs else None)
 

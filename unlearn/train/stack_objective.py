@@ -8,12 +8,12 @@ from torch import Tensor
 
 from unlearn.curvature.stacked import StackedHessian, StackedOperator
 from unlearn.data.split import Split
-from unlearn.models.dense import outer
+from unlearn.models.chain import outer
 from unlearn.models.stacked import StackedNetwork
 from unlearn.penalties import Penalty
 from unlearn.train.objective import Objective
 from unlearn.train.stack_head import Head
-from unlearn.train.stack_hessian import DenseHessian
+from unlearn.train.stack_hessian import ChainHessian
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class StackedObjective:
         inputs, head = self._at(points, shares, rows)
         parts = self.network.parts(weights)
         gradients = torch.empty_like(weights) if out is None else out
-        if self.network.dense is None:
+        if self.network.chain is None:
             # parameters as leaves of their own: their gradients are put together once
             parts = [part.requires_grad_() for part in parts]
             losses = head.losses(self.network.logits(parts, inputs))
@@ -130,7 +130,7 @@ class StackedObjective:
             pieces = torch.autograd.grad(losses.sum(), parts, allow_unused=True, materialize_grads=True)
             torch.cat([piece.flatten(1) for piece in pieces], dim=1, out=gradients)
         else:
-            run = self.network.dense.forward(parts, inputs)
+            run = self.network.chain.forward(parts, inputs)
             losses, top = head.slope(run.logits)
             put = iter(self.network.parts(gradients))
             for delta, hidden in zip(run.deltas(top), run.hidden, strict=True):
@@ -167,13 +167,13 @@ class StackedObjective:
         which = torch.arange(len(self.offsets))[rows].repeat_interleave(n)
         flat = weights.detach().flatten(0, 1)
         out = torch.empty(r, len(cuts), dim, dtype=weights.dtype)
-        if self.network.dense is None:
+        if self.network.chain is None:
             _, found = self.gradients(flat, points.flatten(0, 1), shares.flatten(0, 1), which)
             for place, cut in enumerate(cuts):
                 torch.bmm(factors[:, None, cut], found.view_as(weights)[:, cut], out=out[:, place : place + 1])
             return out
         inputs, head = self._at(points.flatten(0, 1), (shares * factors[:, :, None]).flatten(0, 1), which)
-        run = self.network.dense.forward(self.network.parts(flat), inputs)
+        run = self.network.chain.forward(self.network.parts(flat), inputs)
         _, top = head.slope(run.logits)
         put = [iter(self.network.parts(out[:, place])) for place in range(len(cuts))]
         for pair in zip(run.deltas(top), run.hidden, strict=True):
@@ -200,10 +200,10 @@ class StackedObjective:
         Returns:
             The operators.
         """
-        if self.network.dense is None:
+        if self.network.chain is None:
             return StackedHessian(weights, lambda some: self.losses(some, points, shares))
         inputs, head = self._at(points, shares, slice(None))
-        return DenseHessian.of(self.network, weights, inputs, head, lambda some: self._of_weights(some, slice(None)))
+        return ChainHessian.of(self.network, weights, inputs, head, lambda some: self._of_weights(some, slice(None)))
 
     def _at(self, points: Tensor, shares: Tensor, rows: slice | Tensor) -> tuple[Tensor, Head]:
         flat = (points + self.offsets[rows, None]).flatten()

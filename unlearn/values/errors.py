@@ -102,17 +102,19 @@ def choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
         raise UserError(f"{name}={value}: choose one of {', '.join(allowed)}")
 
 
-def at_least(name: str, value: float, least: float) -> None:
+def at_least(name: str, value: float | None, least: float) -> None:
     """Check a lower bound that is itself allowed; NaN and infinity are refused.
 
     Args:
         name: the config key, as the user writes it.
-        value: what the user wrote.
+        value: what the user wrote; None, by which a key says that it is left open, passes.
         least: the smallest value that is allowed.
 
     Raises:
         UserError: `value` is below `least`, infinite, or not a number.
     """
+    if value is None:
+        return
     if value == float("inf"):
         raise UserError(f"{name}={value}: must be finite")
     if not value >= least:

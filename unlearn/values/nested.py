@@ -1,7 +1,28 @@
 """Nested settings and results as one level of names."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
+
+
+def without(values: Mapping[str, Any], names: Collection[str], prefix: str = "") -> dict[str, Any]:
+    """Leave keys out.
+
+    Args:
+        values: may be nested.
+        names: keys, nested ones joined by dots; with a mapping goes all that it holds.
+        prefix: put before every key.
+
+    Returns:
+        The rest, nested as it was.
+
+    >>> without({"seed": 0, "penalty": {"name": "sd", "gamma": 5}}, ["seed", "penalty.gamma"])
+    {'penalty': {'name': 'sd'}}
+    """
+    return {
+        key: without(value, names, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+        for key, value in values.items()
+        if f"{prefix}{key}" not in names
+    }
 
 
 def flatten(values: Mapping[str, Any], separator: str, prefix: str = "") -> dict[str, Any]:

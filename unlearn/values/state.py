@@ -61,7 +61,7 @@ def unpack(state: Any, kinds: tuple[type, ...], **given: Any) -> Any:
     return state
 
 
-def frozen(state: Any, before: Any = None) -> Any:
+def snapshot(state: Any, before: Any = None) -> Any:
     """Copy a packed state, so that it stays while the things themselves go on.
 
     Args:
@@ -76,8 +76,8 @@ def frozen(state: Any, before: Any = None) -> Any:
         return before if same else state.detach().clone()
     if isinstance(state, dict):
         earlier = before if isinstance(before, dict) else {}
-        return {key: frozen(item, earlier.get(key)) for key, item in state.items()}
+        return {key: snapshot(item, earlier.get(key)) for key, item in state.items()}
     if isinstance(state, list | tuple):
         others = before if isinstance(before, list | tuple) else []
-        return type(state)(frozen(item, other) for item, other in zip_longest(state, others[: len(state)]))
+        return type(state)(snapshot(item, other) for item, other in zip_longest(state, others[: len(state)]))
     return state
