@@ -56,11 +56,12 @@ def measured(prepared: Prepared, states: Path | None = None) -> Iterator[dict[st
             columns = {**look.columns, **judge(look, original, retrained, unlearned)}
             row = Measurement(**columns)
         spent = {name: value - before.get(name, 0.0) for name, value in seconds.seconds.items()}
-        inside = sum(spent.get(name, 0.0) for name in ("sigma", "unlearn", "forecast"))
+        ahead = spent.get("forecast", 0.0) if prepared.config.measure.forecasts else 0.0
+        inside = spent.get("sigma", 0.0) + spent.get("unlearn", 0.0) + ahead
         parts = {
             "train M and M'": spent["train"],
             "sigma": spent.get("sigma", 0.0),
-            "forecast": spent.get("forecast", 0.0),
+            "forecast": ahead,
             "M''": spent.get("unlearn", 0.0),
             "distances and rest": spent["measure"] - inside,
         }
