@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import subprocess
 import sys
 from statistics import median
 
@@ -10,8 +12,9 @@ import pytest
 import torch
 from bench import reference, report, sigma
 from bench.floor import against_floor
-from bench.ours import last_two, measured, ready, tight
+from bench.ours import last_two, measured, peak_mb, ready, tight
 from bench.sigma import one_sigma
+from bench.step import SCRIPTS
 from bench.throughput import throughput
 from bench.tracking import growth, needed
 from bench.worlds import REFERENCE, digits
@@ -241,3 +244,14 @@ def test_a_truth_that_was_not_reached_is_none(monkeypatch):
     monkeypatch.setattr("bench.ours.MOST", 2)
     with pytest.raises(UserError, match="after 2 products"):
         tight(prepared, last_two(prepared)[1])
+
+
+def test_the_peak_of_a_process_is_not_that_of_the_one_that_started_it():
+    held = torch.ones(100_000_000)  # 400 MB
+    code = "from bench.ours import peak_mb; import torch; print(peak_mb(torch.device('cpu')))"
+    ours = peak_mb(torch.device("cpu"))
+    path = os.pathsep.join([str(SCRIPTS), str(SCRIPTS.parent)])
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": path}
+    )
+    assert float(run.stdout.split()[-1]) < ours - held.numel() * 4 / 2**20 / 2
