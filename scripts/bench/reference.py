@@ -80,8 +80,7 @@ class Watch:
         self.found: dict[str, Any] = {}
         self.parts: dict[str, float] = {}
         self.section: str | None = None
-        self.since = self.started = time.perf_counter()
-        self.once = 0.0
+        self.since = time.perf_counter()
 
     def __call__(self, name: str | None) -> None:
         """Begin a section; None ends the step."""
@@ -91,7 +90,6 @@ class Watch:
         if self.section is not None:
             self.parts[self.section] = self.parts.get(self.section, 0.0) + now - self.since
         elif not self.taken:
-            self.once = now - self.started
             print(TAG + READY, flush=True)
         if name is None:
             self._report()
@@ -109,7 +107,6 @@ class Watch:
             "products": self.products,
             "parts": self.parts,
             "seconds": sum(self.parts.values()),
-            "once": self.once,
             "peak_mb": peak_mb(self.device),
         }
         print(TAG + json.dumps(row), flush=True)

@@ -11,6 +11,8 @@ from unlearn.pipeline.prepare import Prepared
 from unlearn.store.code import code_version, source_of
 from unlearn.store.entries import key_of
 from unlearn.train.loop import Recipe
+from unlearn.values.nested import without
+from unlearn.values.neutral import NEUTRAL
 
 TRAINING = (
     "values",
@@ -70,8 +72,6 @@ def pair(prepared: Prepared) -> dict[str, Any]:
     """
     config = prepared.config
     own = prepared.method.online and not keeps_views(prepared)
-    measure = asdict(config.measure)
-    del measure["hessian_kept"]  # changes seconds and no bit
     return {
         "stage": "pair",
         "initial": key_of(initial(prepared)),
@@ -79,7 +79,7 @@ def pair(prepared: Prepared) -> dict[str, Any]:
         "seed": config.seed,
         "records": sorted(prepared.records),
         "checkpoint_every": config.training.checkpoint_every,
-        "measure": measure,
+        "measure": without(asdict(config.measure), NEUTRAL, "measure."),
         "curvature": _part(prepared.tracker.estimator),
         "eval_after_measuring": config.conventions.eval_after_measuring,
         "views": keeps_views(prepared),
