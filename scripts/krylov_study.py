@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import io
 import itertools
-import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -114,11 +113,11 @@ def main() -> None:
     parser.add_argument("--lengths", nargs="*", default=list(LENGTHS), choices=list(LENGTHS), metavar="LENGTH")
     parser.add_argument("--only", nargs="*", default=list(STUDIES), choices=list(STUDIES), metavar="STUDY")
     arguments = parser.parse_args()
-    os.environ["HYDRA_FULL_ERROR"] = "1"
     arguments.out.mkdir(parents=True, exist_ok=True)
     for length, name in itertools.product(arguments.lengths, arguments.only):
         table = points(name, length, arguments.quick, arguments.first_seed)
-        table.to_csv(arguments.out / f"{length.split(',')[0]}, {name}.csv", index=False)
+        drawn = f"seeds from {arguments.first_seed}" + (", quick" if arguments.quick else "")
+        table.to_csv(arguments.out / f"{length.split(',')[0]}, {name}, {drawn}.csv", index=False)
         found = pd.DataFrame([row(name, table)]).round(2)
         print(f"\n{length}\n{found.to_string(index=False)}", flush=True)
 

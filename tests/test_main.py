@@ -78,6 +78,15 @@ def test_a_typo_in_a_yaml_is_no_better(command, tmp_path, text):
     assert not (tmp_path / "outputs/runs").exists() or not list((tmp_path / "outputs/runs").iterdir())
 
 
+@pytest.mark.parametrize("text", ["optimizer: {lr: 0.1", "seed: 1\nseed: 2", "seed: [\t"])
+def test_a_file_that_is_no_yaml_is_one_line(command, tmp_path, text):
+    (tmp_path / "conf/experiment").mkdir(parents=True)
+    (tmp_path / "conf/experiment/mine.yaml").write_text(f"# @package _global_\n{text}\n")
+    code, _, err = command("--config-dir", str(tmp_path / "conf"), "experiment=mine", *QUICK)
+    assert (code, err.count("\n")) == (2, 1), err
+    assert "mine.yaml" in err
+
+
 def test_a_folder_that_cannot_be_written(command, tmp_path):
     (tmp_path / "file").write_text("")
     code, _, err = command(f"hydra.run.dir={tmp_path}/file/run", *QUICK)
@@ -177,7 +186,7 @@ def test_a_multirun_goes_on_after_a_bad_job(command, tmp_path):
 def test_a_run_that_diverges_is_told_by_exit_code_3(command):
     code, _, err = command("hydra.run.dir=run", *QUICK, "pretraining.epochs=0", "optimizer.lr=1e30")
     assert (code, err.count("\n")) == (3, 1)
-    assert "the loss is not finite at step" in err
+    assert "error: step 1 (lr=1e+30): the curvature at these weights is not finite" in err
     code, _, again = command("hydra.run.dir=run", *QUICK, "pretraining.epochs=0", "optimizer.lr=1e30")
     assert code == 3
     assert again.splitlines()[-1] == err.strip()

@@ -93,3 +93,14 @@ def trained(plan, *records, start=None) -> Trained:
     for step in train(plan, [m], [m_prime]):
         recording.observe(step, m)
     return Trained(plan, m, m_prime, recording, 0)
+
+
+class Functional(nn.Module):
+    """Drops values as some transformers do."""
+
+    def __init__(self, rate):
+        super().__init__()
+        self.attention_dropout, self.width = rate, 2.0
+
+    def forward(self, x):
+        return nn.functional.dropout(x, self.attention_dropout, self.training)

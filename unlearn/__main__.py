@@ -18,12 +18,13 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from unlearn.pipeline.config import CONF, Config, register
 from unlearn.values.errors import Busy, Diverged, UserError
 from unlearn.values.status import DONE
 
-EXPECTED = (UserError, HydraException, OmegaConfBaseException, OSError)
+EXPECTED = (UserError, HydraException, OmegaConfBaseException, YAMLError, OSError)
 _NOISE = ("full_key:", "object_type=", "reference_type=", "See https:", "Set the environment")
 
 

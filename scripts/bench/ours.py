@@ -80,13 +80,13 @@ def measured(prepared: Prepared, states: Path | None = None) -> Iterator[dict[st
 
 
 def peak_mb(device: torch.device) -> float:
-    """Give the most memory that was in use so far, of the device that computes."""
+    """Give the most memory that was in use so far, of the device that computes, in millions of bytes."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
+        return torch.cuda.max_memory_allocated(device) / 1e6
     status = Path("/proc/self/status")
     if status.exists():  # getrusage would count the parent's memory, which a process has until it becomes a program
-        return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # bytes on macOS
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024 / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # bytes on macOS
 
 
 def tight(prepared: Prepared, at: Learner) -> float:

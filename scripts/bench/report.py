@@ -93,7 +93,7 @@ def _step(found: dict[str, Any]) -> list[Sheet]:
     lines.append(("products a sigma", *(spread(spent[name]) for name in names), *[""] * both))
     each = (_each_product(rows[name]) for name in names)
     lines.append(("each further product, s [95 % interval]", *each, *[""] * both))
-    lines.append(("peak memory, GB", *(f"{rows[name][-1]['peak_mb'] / 1024:.2f}" for name in names), *[""] * both))
+    lines.append(("peak memory, GB", *(f"{rows[name][-1]['peak_mb'] / 1000:.2f}" for name in names), *[""] * both))
     if len(alone) > n:
         lines.append((f"products a sigma, mean of all {len(alone)}", f"{sum(alone) / len(alone):.2f}", "", ""))
     title = (
@@ -193,7 +193,7 @@ def _growth(found: list[dict[str, Any]]) -> list[Sheet]:
     lines = []
     for each in found:
         rss, half = each["peak_mb"], each["steps"] // 2
-        ends = (f"{rss[half - 1] / 1024:.3f}", f"{rss[-1] / 1024:.3f}")
+        ends = (f"{rss[half - 1] / 1000:.3f}", f"{rss[-1] / 1000:.3f}")
         lines.append((each["world"], str(each["steps"]), f"{each['second_half_over_first']:.2f}", *ends))
     head = ("", "measured steps", "seconds, second half / first", "peak GB by half", "peak GB by the end")
     return [Sheet("Growth with the number of measured steps", head, lines)]

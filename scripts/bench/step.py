@@ -131,7 +131,8 @@ def compare(
         for child in children.values():
             child.close()
     last = steps if checkout is None else beside
-    checked = {last - round(place * last / truths) for place in range(min(truths, last))}
+    truths = min(truths, last)
+    checked = {last - round(place * last / truths) for place in range(truths)}
     exact = {step: tight(prepared, state(states / f"{step}.pt")) for step in checked}
     return {
         "world": world.name,

@@ -9,7 +9,7 @@ from tests.worlds import learner, quadratic, recipe
 from unlearn.curvature.krylov import krylov
 from unlearn.curvature.transport import Flow, Removal, Visit, bounded, transport
 from unlearn.train.loop import train
-from unlearn.train.visits import KEPT, Visits
+from unlearn.train.visits import KEPT, Group, Visits
 
 UNIT = {"order": "as_stored", "forget": (3, 4, 5), "unit": 1}
 POINTS = {"order": "as_stored", "forget": (4, 10)}
@@ -22,7 +22,7 @@ def difference(plan, products=5):
     for step in train(plan, [m], [m_prime]):
         rates.append(step.lr)
         if step.batch.is_visit:
-            visits.observe(step, m)
+            visits.add(Group.of(plan, step, m))
     flow = Flow(rates, plan.optimizer.momentum, plan.optimizer.weight_decay)
     return carried(plan, Removal(None, visits.all(), flow), products), m_prime.weights - m.weights
 
@@ -60,7 +60,7 @@ def test_few_products_come_close():
         for step in train(plan, [m], [m_prime]):
             rates.append(step.lr)
             if step.batch.is_visit:
-                visits.observe(step, m)
+                visits.add(Group.of(plan, step, m))
         y = carried(plan, Removal(None, visits.all(), Flow(rates, 0, 0)), products)
         errors.append(float(torch.linalg.vector_norm(y - (m_prime.weights - m.weights))))
     assert errors[0] > 10 * errors[1] > 100 * errors[2]
@@ -79,7 +79,7 @@ def test_visits_that_share_a_vector_are_carried_as_one():
     m, visits = learner(), Visits(plan)
     for step in train(plan, [m], []):
         if step.batch.is_visit:
-            visits.observe(step, m)
+            visits.add(Group.of(plan, step, m))
     flow, folded = Flow([0.05] * 40, 0.9, 0.0), visits.all()
     apart = [Visit(each.step, each.whole, each.push.clone(), each.jump.clone()) for each in folded]
     one, other = (Removal(None, each, flow) for each in (folded, apart))

@@ -104,6 +104,13 @@ def test_files_that_make_no_sense(tmp_path, name, content, message):
     assert "\n" not in str(caught.value)
 
 
+def test_an_archive_of_arrays_is_no_list(tmp_path):
+    np.savez(tmp_path / "a.npz", one=np.array([1]))
+    (tmp_path / "a.npz").rename(tmp_path / "a.npy")
+    with pytest.raises(UserError, match=r"a\.npy: an archive of arrays"):
+        FileForget("file", str(tmp_path / "a.npy")).select(context())
+
+
 @pytest.mark.parametrize("array", [np.array([0.5]), np.array([{"a": 1}], dtype=object)])
 def test_arrays_that_hold_no_integers(tmp_path, array):
     np.save(tmp_path / "a.npy", array, allow_pickle=True)

@@ -72,6 +72,9 @@ def test_finetuning_sees_the_retain_set_alone_and_leaves_m_alone():
     other = replace(objective, split=replace(split, inputs=inputs, labels=labels))  # of the forgotten points
     again = Finetune("finetune", 0.1, 3).unlearn(replace(state, recipe=replace(state.recipe, objective=other)))
     assert again.weights.equal(found.weights)
+    coarse = replace(objective, arithmetic="bf16")  # of the passes that train M and M' alone
+    again = Finetune("finetune", 0.1, 3).unlearn(replace(state, recipe=replace(state.recipe, objective=coarse)))
+    assert again.weights.equal(found.weights)
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from tests.worlds import Functional
 from unlearn.models.cnn import CNN
-from unlearn.models.network import Network, clone
+from unlearn.models.network import Network, clone, dropout_rates
 
 
 @pytest.fixture
@@ -75,3 +76,9 @@ def test_a_clone_shares_nothing(module: nn.Module) -> None:
     copy["1.running_mean"].add_(1)
     assert list(copy) == list(buffers)
     assert buffers["1.running_mean"].sum() == 0
+
+
+def test_dropout_is_found_however_it_is_written():
+    assert dropout_rates(nn.Dropout2d(0.25)) == {"p": 0.25}
+    assert dropout_rates(Functional(0.3)) == {"attention_dropout": 0.3}
+    assert dropout_rates(nn.Linear(2, 2)) == {}

@@ -9,7 +9,7 @@ from unlearn.curvature.estimators import Lanczos
 from unlearn.curvature.operator import dense
 from unlearn.methods.single_gradient import SingleGradient
 from unlearn.metrics.weight_space import sigma_of, unlearning_error_unrolled
-from unlearn.models.network import Network
+from unlearn.models.network import Network, dropout_rates
 from unlearn.models.text_finetune import TextFinetune
 from unlearn.models.text_linear import TextLinear
 from unlearn.train.hessian import Sample, hessian_at
@@ -156,7 +156,7 @@ def test_the_start_is_the_encoder_and_a_seeded_layer(folder):
 
 def test_dropout_is_set_everywhere_or_left_to_the_encoder(folder):
     def rates(spec):
-        return {m.p for m in built(spec).encoder.modules() if isinstance(m, torch.nn.Dropout)}
+        return {rate for m in built(spec).encoder.modules() for rate in dropout_rates(m).values()}
 
     assert rates(finetune(folder, dropout=0.3)) == {0.3}
     assert rates(finetune(folder, dropout=None)) == {0.1}

@@ -59,6 +59,7 @@ def test_stacks_share_no_training_and_keep_nothing(tiny, tmp_path, capsys):
     assert re.search(rf"trainings after sharing.*\s{len(METHODS)}\s", told), told
     assert re.search(r"store\s+about 0 MB", told)
     assert "what fuses takes less" in told
+    assert all(cfg.store.enabled for cfg in configs)  # features of texts are read from there
 
 
 def test_a_point_that_diverges_ends_no_plan(tiny, tmp_path, capsys):

@@ -13,6 +13,7 @@ from unlearn.values.errors import UserError
 DROPPED = ("schedule.order=as_stored", "training.batch_size=10", "schedule.drop_last=true")  # the last 6 of 96 points
 
 NORMED = ("model=resnet18",)  # 8 x 8 pixels become one
+LATE = ("training.batch_size=3", "forget=points", "forget.indices=[0,1,2,3,4,5,6,7]", "training.epochs=2")
 
 
 @pytest.mark.parametrize(
@@ -64,6 +65,7 @@ NORMED = ("model=resnet18",)  # 8 x 8 pixels become one
         ([*NORMED, "training.batch_size=19"], "training.batch_size: leaves a batch of one point, of which BatchNorm"),
         ([*NORMED, "pretraining.batch_size=1"], "pretraining.batch_size: leaves a batch of one"),
         ([*NORMED, "forget=points", "forget.indices=[0]", "training.batch_size=2"], "training.batch_size: leaves a"),
+        ([*NORMED, *LATE], "training.batch_size: leaves a batch of one"),  # in the second epoch, not in the first
         ([*NORMED, "measure.hessian_samples=33"], "measure.hessian_samples: leaves a batch of one"),
     ],
 )

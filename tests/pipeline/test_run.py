@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from unlearn.curvature.operator import Hessian
 from unlearn.methods.method import applied
-from unlearn.pipeline import stages
+from unlearn.pipeline import phase, stages
 from unlearn.pipeline.prepare import prepare
 from unlearn.pipeline.run import run
 from unlearn.values.errors import Diverged, UserError
@@ -299,7 +299,8 @@ def test_a_method_that_diverges_on_the_way_keeps_what_was_measured_of_the_pair(t
             raise Diverged.saying("M'' is not finite", 2)
         return applied(method, trained)
 
-    monkeypatch.setattr(stages, "applied", failing)
+    for module in (phase, stages):
+        monkeypatch.setattr(module, "applied", failing)
     with pytest.raises(Diverged, match="M'' is not finite"):
         run(tiny("measure.every=1", "model=mlp"), tmp_path)
     rows = pd.read_csv(tmp_path / "steps.csv")

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from unlearn.data.split import Split
-from unlearn.pipeline import conclude, keys, stages
+from unlearn.pipeline import conclude, keys, phase, stages
 from unlearn.pipeline.interrupt import Interrupted, Watch
 from unlearn.pipeline.prepare import prepare
 from unlearn.pipeline.run import run
@@ -40,7 +40,8 @@ def sharing(tmp_path, *more):
 def test_methods_share_what_is_trained(tiny, tmp_path, limit, monkeypatch):
     trained = []
     real = stages.train
-    monkeypatch.setattr(stages, "train", lambda *a, **k: trained.append(1) or real(*a, **k))
+    for module in (stages, phase):
+        monkeypatch.setattr(module, "train", lambda *a, **k: trained.append(1) or real(*a, **k))
     for method in METHODS:
         run(tiny(*KEEP, f"method={method}"), tmp_path / "alone" / method)
     alone = len(trained)
@@ -152,7 +153,7 @@ def asked(monkeypatch, module, name):
 def test_asked_to_stop_at_the_last_look_a_run_leaves_the_method_for_later(tiny, tmp_path, monkeypatch):
     options = [*KEEP, "method=finetune", "measure.every=100", *sharing(tmp_path)]
     run(tiny(*KEEP, "method=finetune", "measure.every=100"), tmp_path / "whole")
-    asked(monkeypatch, stages, "_view")
+    asked(monkeypatch, phase, "_view")
     with pytest.raises(Interrupted) as stopped:
         run(tiny(*options), tmp_path / "a")
     assert stopped.value.code == 128 + signal.SIGTERM
@@ -308,9 +309,9 @@ def test_without_a_store_what_is_done_is_not_computed_again(tiny, tmp_path, monk
     def killed(*_):
         raise KeyboardInterrupt
 
-    for name, stage in (("Measurer", "initial"), ("applied", "pair")):  # just after the stage
+    for name, stage in (("phase.Measurer", "initial"), ("stages.applied", "pair")):  # just after the stage
         with monkeypatch.context() as patched:
-            patched.setattr(f"unlearn.pipeline.stages.{name}", killed)
+            patched.setattr(f"unlearn.pipeline.{name}", killed)
             with pytest.raises(KeyboardInterrupt):
                 run(cfg, tmp_path)
         assert list(tmp_path.glob(f"{stage}-*.whole.pt"))
@@ -352,3 +353,15 @@ def test_views_share_what_did_not_change(tiny, tmp_path):
         assert left["initial_gradient"].data_ptr() == right["initial_gradient"].data_ptr()
         groups = [{group["push"].data_ptr() for group in each["visits"]["groups"].values()} for each in (left, right)]
         assert len(groups[1] - groups[0]) <= 2  # the newest, and one that took in its neighbour
+
+
+def test_a_state_that_is_not_finite_is_not_kept(tiny, tmp_path, monkeypatch):
+    """A GPU's losses are looked at every 50 steps; what tells the step at which they failed must not be overwritten."""
+    for module in (stages, phase):
+        monkeypatch.setattr(module, "check_intervals", lambda *_: (50,))
+    kept, real = [], phase.Phase.state
+    monkeypatch.setattr(phase.Phase, "state", lambda self: kept.append(self.taken) or real(self))
+    cfg = tiny(*KEEP, "optimizer.lr=1e38", "checkpoint.minutes=1e-9", "measure.every=50")
+    with pytest.raises(Diverged) as told:
+        run(cfg, tmp_path)
+    assert kept == list(range(1, told.value.step))

@@ -13,8 +13,9 @@ import pandas as pd
 import pytest
 
 from unlearn.pipeline.config import CONF
-from unlearn.pipeline.sweep import Point, SweepEnded, conduct, name_of, points, state_of
+from unlearn.pipeline.sweep import Point, SweepEnded, alone, conduct, name_of, points, state_of
 from unlearn.pipeline.sweep_start import base_of, covering, note, noted
+from unlearn.values.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (
@@ -187,6 +188,25 @@ def test_a_changed_variable_is_another_sweep(tmp_path, monkeypatch):
         monkeypatch.setenv("UNLEARN_TEST_SEED", seed)
         found.append(base_of([], [tmp_path]))
     assert found[0] == found[1] != found[2]
+    (tmp_path / "a.yaml").unlink()
+    monkeypatch.setenv("UNLEARN_TEST_SEED", "1")
+    before = base_of(["seed=${oc.env:UNLEARN_TEST_SEED}"], [tmp_path])
+    monkeypatch.setenv("UNLEARN_TEST_SEED", "2")
+    assert base_of(["seed=${oc.env:UNLEARN_TEST_SEED}"], [tmp_path]) != before
+
+
+def test_a_sweep_with_other_settings_does_not_join_one_that_is_at_work(tmp_path):
+    every = [Point(name, [name]) for name in "ab"]
+    one, other = (base_of([f"method={name}"], []) for name in ("krylov", "amnesiac"))
+    note(tmp_path, one, every)
+    with alone(tmp_path / "b") as ours:
+        assert ours
+        note(tmp_path, one, every)  # the same sweep, started twice
+        with pytest.raises(UserError, match="another sweep is at work on b"):
+            note(tmp_path, other, every)
+        assert noted(tmp_path, one) == {"a", "b"}
+        note(tmp_path, other, every[:1])
+    note(tmp_path, other, every)
 
 
 def test_a_key_of_the_preset_is_the_users_however_it_is_written(tmp_path):

@@ -30,7 +30,7 @@ def test_another_source_is_the_same_version(root):
     assert code_version.__wrapped__(("train",), root) == before
 
 
-@pytest.mark.parametrize("library", ["torch", "torchvision", "transformers", "tokenizers"])
+@pytest.mark.parametrize("library", ["numpy", "torch", "torchvision", "transformers", "tokenizers"])
 def test_a_version_names_the_libraries(root, library):
     assert f"{library} {version(library)}" in code_version(("train",), root)
 

@@ -6,6 +6,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 from unlearn.pipeline.run import run
 from unlearn.store.__main__ import main
@@ -13,7 +14,7 @@ from unlearn.store.alone import Alone, clear
 from unlearn.store.entries import Store, key_of
 from unlearn.store.features import Work
 from unlearn.store.features import features as kept_features
-from unlearn.store.files import Damaged, from_bytes, to_bytes
+from unlearn.store.files import Damaged, from_bytes, lock_of, to_bytes
 from unlearn.store.partial import read_state, write_state
 from unlearn.values.errors import UserError
 
@@ -199,6 +200,24 @@ def test_prune_keeps_what_runs_have_used(tmp_path, capsys):
     assert get(store, fail)[1]
     assert main(["prune", "--all", *root]) == 0
     assert get(store)[1] is False
+
+
+def test_prune_takes_what_a_killed_writer_left(tmp_path, capsys):
+    store = Store(tmp_path / "store")
+    get(store)
+    (entry,) = (path for path in (store.root / "pair").iterdir() if path.is_dir())
+    left = [store.root / "pair" / f".{entry.name}.part", store.root / "partial" / f".pair-{entry.name}.pt.part"]
+    left[0].mkdir()
+    left[1].parent.mkdir(exist_ok=True)
+    left[1].write_bytes(b"half")
+    root = ["--root", str(store.root)]
+    assert main(["verify", *root]) == 0  # nobody reads them
+    with FileLock(lock_of(store.root, "pair", entry.name)):  # whoever writes there holds it
+        main(["prune", "--all", *root])
+    assert all(path.exists() for path in left)
+    capsys.readouterr()
+    main(["prune", *root])
+    assert not any(path.exists() for path in left)
 
 
 def test_prune_touches_nothing_that_is_no_entry(tmp_path, capsys):

@@ -8,6 +8,7 @@ from tests.worlds import learner, quadratic, recipe
 from unlearn.curvature.transport import Difference
 from unlearn.train.carried import Carried
 from unlearn.train.loop import train
+from unlearn.train.visits import Group
 
 
 def test_curvature_counts_from_the_step_after_the_first_visit():
@@ -16,7 +17,7 @@ def test_curvature_counts_from_the_step_after_the_first_visit():
     carried = Carried.start(plan, m)
     for step in train(plan, [m], []):
         if step.batch.is_visit:
-            carried.visits.observe(step, m)
+            carried.visits.add(Group.of(plan, step, m))
         found.append(carried.since)
     assert found == [0, 2, 2, 2]
     segment = carried.segment(4, m)

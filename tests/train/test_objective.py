@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tests.worlds import classifier
+from tests.worlds import Functional, classifier
 from unlearn.data.augmentation import Augmentation
 from unlearn.penalties import L2Penalty, SDPenalty
 
@@ -75,8 +75,9 @@ def test_what_taking_points_out_divides_by():
     assert whole.loss(weights, {}, kept, count=4).item() == pytest.approx(0.75 * mean.item())
 
 
-def test_dropout_masks_depend_on_the_step_alone():
-    module = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 3))
+@pytest.mark.parametrize("dropout", [nn.Dropout(0.5), Functional(0.5)], ids=["a layer", "a function"])
+def test_dropout_masks_depend_on_the_step_alone(dropout):
+    module = nn.Sequential(nn.Linear(4, 8), dropout, nn.Linear(8, 3))
     objective = classifier(module=module)
     weights = objective.network.initial_weights()
     first = objective.loss(weights, {}, POINTS, step=3)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tests.worlds import classifier, learner, quadratic, recipe, trained
+from unlearn.train import visits
 from unlearn.train.learner import Learner
 from unlearn.train.loop import removal_gradient, train
 from unlearn.train.recording import RECORDS, Recording, check_records
@@ -168,3 +169,13 @@ def test_a_first_step_that_is_forgotten_whole_gives_the_gradient_at_w_0(monkeypa
 
     monkeypatch.setattr("unlearn.train.recording.removal_gradient", again)
     assert trained(plan, "initial_gradient", start=start).recording.initial_gradient.equal(expected)
+
+
+def test_a_visit_of_points_costs_one_gradient_whoever_keeps_it(monkeypatch):
+    taken, real = [], visits.removal_of
+    monkeypatch.setattr(visits, "removal_of", lambda *args: taken.append(1) or real(*args))
+    recording, _ = record(recipe(quadratic(), epochs=12, order="as_stored", forget=(4,)), "visits", "carried")
+    assert len(taken) == recording.visit_count == 12
+    kept, carried = recording.visits, recording.carried.visits
+    assert [visit.push.tolist() for visit in kept.all()] == [visit.push.tolist() for visit in carried.all()]
+    assert len(kept.groups) < 12  # joined in both, from the same tensors

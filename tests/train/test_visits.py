@@ -4,7 +4,7 @@ import torch
 
 from tests.worlds import learner, quadratic, recipe
 from unlearn.train.loop import removal_of, train
-from unlearn.train.visits import KEPT, Visits
+from unlearn.train.visits import KEPT, Group, Visits
 
 UNIT = {"order": "as_stored", "forget": (3, 4, 5), "unit": 1}
 
@@ -17,7 +17,7 @@ def visited(plan):
         if step.batch.is_visit:
             whole = not len(step.batch.kept)
             seen[whole].append(m.velocity.clone() if whole else removal_of(plan, step, m))
-            visits.observe(step, m)
+            visits.add(Group.of(plan, step, m))
     return visits, seen
 
 

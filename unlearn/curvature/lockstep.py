@@ -45,5 +45,5 @@ def lockstep(searches: Mapping[int, Search[Found]], operator: StackedOperator, l
     while bool(going.any()):
         products = operator.matvec(vectors, going)
         for row in going.nonzero().flatten().tolist():
-            send(row, products[row])
+            send(row, products[row].clone())  # a view would keep all rows in memory
     return found

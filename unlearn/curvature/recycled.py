@@ -43,7 +43,7 @@ def recycled(
         probe: for a re-check, a random direction, shape (dim,); None for none.
 
     Yields:
-        A unit vector, shape (dim,), whose product is to be sent back.
+        A unit vector, shape (dim,), whose product is to be sent back, to be kept.
 
     Returns:
         The eigenpair, its value that of the surrogate; and what is known now.
@@ -51,11 +51,12 @@ def recycled(
     Raises:
         NotFinite: a product is not.
     """
-    basis, products = [start / norm(start).to(start)], []
+    start = start / norm(start).to(start)  # under the same name: what came in is as long as the model
+    basis, products = [start], []
     caution, judged, before = known.caution, CAUTION, None
     audit, audited = known.unaudited >= AUDIT and probe is None, False
     while True:
-        products.append((yield basis[-1]).clone())
+        products.append((yield basis[-1]))
         m = len(basis)
         surrogate = surrogate_of(basis, products, known, audited=audited)
         value, vector, error = surrogate.lead(tolerance)

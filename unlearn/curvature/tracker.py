@@ -78,20 +78,21 @@ class Tracker:
         Returns:
             Today's estimate.
         """
-        direction = probe * (self.warmth.mix / norm(probe).to(probe))
         known, self.known = self.known, None  # so that pairs of both days are never held at once
         found, due = None, known is None or self.since_cold >= self.warmth.recheck
         if known is not None and self.warmth.enabled:
             patience = min(PATIENCE + AROUND * due, lanczos.max_products)
-            start = known.vectors[0] + direction
-            found, known = yield from recycled(start, known, lanczos.tolerance, patience, probe if due else None)
+            aside = probe if due else None
+            found, known = yield from recycled(
+                self._mixed(known.vectors[0], probe), known, lanczos.tolerance, patience, aside
+            )
         spent = 0 if found is None else found.products
         # fewer products than were spent would hardly come closer
         if found is None or (not found.converged and lanczos.max_products - spent >= spent):
             # a space of few products does not tell by how much the operator changes from one estimate to the next
             learned = None if known is None else (known.drift, known.caution)
             # of all pairs: whichever of them leads now, the search has something along it
-            start = probe if known is None or due else known.vectors.sum(0) + direction
+            start = probe if known is None or due else self._mixed(known.vectors.sum(0), probe)
             known = None
             found, known = yield from _anew(lanczos, start, spent)
             if learned is not None:
@@ -99,6 +100,9 @@ class Tracker:
         self.known = known if self.warmth.enabled else None
         self.since_cold = 1 if due else self.since_cold + 1
         return found
+
+    def _mixed(self, vector: Tensor, probe: Tensor) -> Tensor:
+        return vector + probe * (self.warmth.mix / norm(probe).to(probe))
 
 
 def _anew(lanczos: Lanczos, start: Tensor, spent: int) -> Search[tuple[Extreme, Known]]:

@@ -233,6 +233,8 @@ class FileForget:
             raise UserError(f"forget.path={self.path}: {error.strerror or error}") from None
         except (ValueError, EOFError, OverflowError) as error:
             raise UserError(f"forget.path={self.path}: not a list of integers: {first_line(error)}") from None
+        if not isinstance(found, np.ndarray):
+            raise UserError(f"forget.path={self.path}: an archive of arrays, not one")
         if not np.issubdtype(found.dtype, np.integer):
             raise UserError(f"forget.path={self.path}: holds {found.dtype}, not integers")
         return ForgetSet(check_indices(tuple(int(i) for i in found.ravel()), len(context.labels), "forget.path"))

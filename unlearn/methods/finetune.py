@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from unlearn.methods.method import Unlearned
 from unlearn.train.learner import Learner
-from unlearn.train.loop import Recipe, train
+from unlearn.train.loop import Recipe, check_intervals, train
 from unlearn.train.recording import Trained
 from unlearn.values.errors import above, at_least
 from unlearn.values.rates import LearningRate
@@ -59,10 +59,11 @@ class Finetune:
             placement="in_place",
             max_steps=None,
         )
-        objective = replace(trained.recipe.objective, renormalise="remaining")
+        objective = replace(trained.recipe.objective, renormalise="remaining", arithmetic="float32")
         if objective.frozen_draws is None:  # else M's own draws are part of its training set
             objective = replace(objective, seed=seed)
         recipe = Recipe(objective, schedule, LearningRate(self.lr), trained.recipe.optimizer)
         learner = Learner.start(trained.original.weights, trained.original.buffers)
-        points = sum(len(step.batch.kept) for step in train(recipe, [], [learner]))
+        steps = train(recipe, [], [learner], check_every=check_intervals(learner.weights.device))
+        points = sum(len(step.batch.kept) for step in steps)
         return Unlearned(learner.weights, learner.buffers, points)

@@ -22,6 +22,7 @@ COUNTED_FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")  # their
 WANTED = (
     "config.json",
     "tokenizer*",
+    "added_tokens.json",
     "vocab*",
     "merges.txt",
     "special_tokens_map.json",

@@ -16,6 +16,21 @@ from unlearn.values.flat import Layout
 Buffers = dict[str, Tensor]
 
 
+def dropout_rates(module: nn.Module) -> dict[str, float]:
+    """Find the rates at which a module itself drops values.
+
+    Args:
+        module: a layer; what lies inside it is not looked at.
+
+    Returns:
+        By attribute: `p` of torch's own layers; of others numbers with dropout in their name, which transformers hand
+        to `F.dropout`.
+    """
+    if isinstance(module, nn.modules.dropout._DropoutNd):
+        return {"p": module.p}
+    return {name: value for name, value in vars(module).items() if "dropout" in name and isinstance(value, float)}
+
+
 @dataclass(frozen=True)
 class Network:
     """A module and the layout of its trainable parameters.

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from unlearn.models import encoder
+from unlearn.models.network import dropout_rates
 from unlearn.models.text import TextModel
 from unlearn.values.errors import fraction
 
@@ -16,7 +17,7 @@ class TextFinetune(TextModel):
     """Encoder, dropout, linear layer; all weights are trained, embeddings too.
 
     Attributes:
-        dropout: of every dropout layer inside the encoder; None keeps the encoder's own.
+        dropout: at every place inside the encoder; None keeps the encoder's own.
         head_dropout: of the vector that the linear layer sees.
     """
 
@@ -34,8 +35,8 @@ class TextFinetune(TextModel):
         pooled = encoder.load(folder, self.pooling, encoder.Tokenizer.of(folder).pad)
         if self.dropout is not None:
             for layer in pooled.modules():
-                if isinstance(layer, nn.Dropout):
-                    layer.p = self.dropout
+                for name in dropout_rates(layer):
+                    setattr(layer, name, self.dropout)
         head = nn.Linear(pooled.width, num_classes)
         parts = {"encoder": pooled, "dropout": nn.Dropout(self.head_dropout), "head": head}
         return nn.Sequential(OrderedDict(parts)).train()

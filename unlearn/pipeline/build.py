@@ -29,7 +29,7 @@ def build(node: Any, key: str) -> Any:
         raise UserError(f"{key}: names no _target_; choose one of the group's files, such as {key}=NAME")
     try:
         target = pkgutil.resolve_name(node._target_)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise UserError(f"{key}._target_={node._target_}: cannot be imported ({error})") from error
     if not (isinstance(target, type) and dataclasses.is_dataclass(target)):
         raise UserError(f"{key}._target_={node._target_}: is not a dataclass of settings")

@@ -19,7 +19,9 @@ from unlearn.store.features import Work, features
 from unlearn.values.errors import UserError
 
 
-def encode(loaded: Data | TextData, dataset: str, model: ModelSpec, store: Path | None, device: torch.device) -> Data:
+def encode(
+    loaded: Data | TextData, dataset: str, model: ModelSpec, store: Path | None, device: torch.device, threads: int
+) -> Data:
     """Turn what a data set holds into what a model reads.
 
     Args:
@@ -28,6 +30,7 @@ def encode(loaded: Data | TextData, dataset: str, model: ModelSpec, store: Path 
         model: its settings.
         store: where features are kept; None keeps none.
         device: where an encoder computes.
+        threads: on how many threads of a CPU; it is large, whatever stands on top.
 
     Returns:
         For a frozen encoder features, float32 (n, d), mapped from the store; to fine-tune one, token ids, int64
@@ -46,6 +49,7 @@ def encode(loaded: Data | TextData, dataset: str, model: ModelSpec, store: Path 
         )
     folder = model.folder()
     if isinstance(model, TextLinear):
+        torch.set_num_threads(threads)
         return _features(loaded, model, folder, store, device)
     tokenizer = encoder.Tokenizer.of(folder)
     blank, unit = torch.zeros(()), torch.ones(())

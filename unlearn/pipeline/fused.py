@@ -107,15 +107,18 @@ def finish(run: StackedRun, path: Path) -> dict[str, Any]:
         if (summary := folder.finished()) is not None:
             check_same(folder, run.prepared)
             return summary
-        with recorded(run.cfg, run.settings, run.prepared, folder, run.outcome) as sink:
-            for place, row in enumerate(run.outcome.rows):
-                folder.put(place, row)
-                sink.log(row)
-            if run.error is not None:
-                raise run.error
-            assert run.ended is not None
-            conclude(run.prepared, run.ended, folder, sink, run.outcome)
-        clear(folder.path, STAGES)  # of an earlier start that was stopped alone
+        try:
+            with recorded(run.cfg, run.settings, run.prepared, folder, run.outcome) as sink:
+                for place, row in enumerate(run.outcome.rows):
+                    folder.put(place, row)
+                    sink.log(row)
+                if run.error is not None:
+                    raise run.error
+                assert run.ended is not None
+                conclude(run.prepared, run.ended, folder, sink, run.outcome)
+        finally:
+            if folder.finished() is not None:
+                clear(folder.path, STAGES)  # of an earlier start that was stopped alone
     return run.outcome.summary
 
 

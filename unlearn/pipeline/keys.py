@@ -23,10 +23,12 @@ TRAINING = (
     "train",
     "metrics",
     "pipeline/config.py",
+    "pipeline/device.py",
     "pipeline/numerics.py",
     "pipeline/prepare.py",
     "pipeline/encode.py",
     "pipeline/stages.py",
+    "pipeline/phase.py",
     "pipeline/measure.py",
     "pipeline/forecast.py",
 )

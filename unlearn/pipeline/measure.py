@@ -111,8 +111,9 @@ class Measurer:
                 found = self._sigma(original, step.taken)
             with self.seconds("forecast"):
                 ahead = self._forecast(trained)
-        except NotFinite:
-            raise Diverged(step.taken, step.lr) from None
+        except NotFinite as problem:
+            error = Diverged.saying(f"step {step.taken} (lr={step.lr:g}): {problem}", step.taken, step.lr)
+            raise error from None
         sigma = found.value
         if sigma is not None:
             self.sigmas = (self.sigmas[0] + 1, self.sigmas[1] + sigma)
@@ -194,7 +195,8 @@ def _too_large(sample: Sample, has_buffers: bool, device: torch.device) -> str:
         key, fewer = f"training.batch_size={sample.batch_size}", "measure.hessian_mode=eval, or a smaller batch"
     else:
         key, fewer = f"measure.hessian_chunk={largest}", f"fewer, such as {max(largest // 4, 1)}"
-    return f"{key}: the graph of so many points does not fit the memory of {device}; take {fewer}"
+    vectors = "some ten vectors as long as the model"
+    return f"{key}: the graph of so many points, with {vectors}, does not fit the memory of {device}; take {fewer}"
 
 
 def _known(

@@ -66,13 +66,10 @@ def show(jobs: Sequence[DictConfig], points: Sequence[sweep.Point], folder: Path
         folder: of the sweep.
         fused: whether points are to run as stacks, which share no training and keep nothing in the store.
     """
-    if fused:
-        for job in jobs:
-            job.store.enabled = False
     left = [job for job, point in zip(jobs, points, strict=True) if sweep.state_of(folder / point.name) not in DONE]
     groups: dict[str, list[DictConfig]] = {}
     for job in left:
-        groups.setdefault(training_of(job), []).append(job)
+        groups.setdefault(training_of(job, alone=fused), []).append(job)
     paces: dict[str, Pace] = {}
     trainings, seconds, megabytes = 0, 0.0, 0.0
     for sharing in groups.values():
@@ -83,7 +80,7 @@ def show(jobs: Sequence[DictConfig], points: Sequence[sweep.Point], folder: Path
         count = 1 if keeps_views(prepared) else _owners(sharing)
         trainings += count
         seconds += count * duration(prepared, paces[kind])
-        megabytes += count * _megabytes(prepared) if job.store.enabled else 0.0
+        megabytes += count * _megabytes(prepared) if job.store.enabled and not fused else 0.0
     table = Table(title=f"plan of {folder}", box=SIMPLE_HEAD, show_header=False)
     table.add_row("points", str(len(points)))
     table.add_row("  done already", str(len(points) - len(left)))
@@ -96,21 +93,22 @@ def show(jobs: Sequence[DictConfig], points: Sequence[sweep.Point], folder: Path
     console.print(f"{timed}; as separate runs: what fuses takes less" if fused else timed, style="dim")
 
 
-def training_of(job: DictConfig) -> str:
+def training_of(job: DictConfig, *, alone: bool = False) -> str:
     """Name the training that a point needs; points of one name share it, but for methods of which each needs its own.
 
     Args:
         job: the point's config.
+        alone: whether it shares none, as without a store.
 
     Returns:
-        A key. Without a store every point has its own.
+        A key.
     """
     resolved = plain(job)
     parts = without(resolved, (*NEUTRAL, "method", "conventions"))  # what conventions set stands where it takes effect
     parts["eval"] = job.conventions.eval_after_measuring
     method = build(job.method, "method")
     parts["needs"] = sorted(method.needs | SHARED)
-    if not job.store.enabled:
+    if alone or not job.store.enabled:
         parts["method"] = resolved["method"]
     return key_of(parts)
 

@@ -20,6 +20,7 @@ from unlearn.models.network import Network
 from unlearn.models.spec import ModelSpec
 from unlearn.pipeline.build import build
 from unlearn.pipeline.config import Config, StoreSettings
+from unlearn.pipeline.device import available_threads, pick_device
 from unlearn.pipeline.encode import encode
 from unlearn.pipeline.settings import read_settings
 from unlearn.train.arithmetic import check_arithmetic, memory_format
@@ -126,7 +127,8 @@ def prepare(cfg: DictConfig, data: Data | None = None, make: Callable[[Any, str]
     check_arithmetic("measure.arithmetic", config.measure.arithmetic, device, ("float32", "tf32"))
     if data is None:
         loaded = parts.dataset.load(config.seed)
-        data = encode(loaded, parts.dataset.name, parts.model, feature_folder(config.store), device)
+        store, threads = feature_folder(config.store), config.threads or available_threads()
+        data = encode(loaded, parts.dataset.name, parts.model, store, device, threads)
     for key, phase in (("pretraining", config.pretraining), ("training", config.training)):
         if phase.epochs and not 1 <= phase.batch_size <= len(data.train):
             limits = f"must lie between 1 and the {len(data.train)} training points"
@@ -189,31 +191,6 @@ def prepare(cfg: DictConfig, data: Data | None = None, make: Callable[[Any, str]
     )
 
 
-def pick_device(name: str) -> torch.device:
-    """Choose where to compute.
-
-    Args:
-        name: `auto` takes CUDA where there is one; otherwise a device of torch's.
-
-    Returns:
-        The device.
-
-    Raises:
-        UserError: there is no such device.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"device={name}: choose auto, cpu, cuda or cuda:N") from None
-    if device.type not in ("cpu", "cuda"):
-        raise UserError(f"device={name}: choose auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"device={name}: torch sees {torch.cuda.device_count()} CUDA devices here; try device=cpu")
-    return device
-
-
 def feature_folder(store: StoreSettings) -> Path | None:
     """Say where features of texts are kept.
 
@@ -259,8 +236,10 @@ def _pretraining(config: Config, objective: Objective, forget: ForgetSet) -> Rec
         forget=forget.indices,
         max_steps=settings.max_steps,
     )
+    # apart, M' too takes batches with points taken out; else all models see the same ones
+    renormalise = config.retrain.renormalise if config.pretrains_apart else "remaining"
     return Recipe(
-        replace(objective, augment=settings.augmentation, renormalise="remaining", seed=seed),
+        replace(objective, augment=settings.augmentation, renormalise=renormalise, seed=seed),
         schedule,
         LearningRate(settings.lr, settings.decay, schedule.total_steps),
         SGD(settings.momentum, settings.weight_decay),
@@ -268,24 +247,25 @@ def _pretraining(config: Config, objective: Objective, forget: ForgetSet) -> Rec
 
 
 def _check_batches_of_one(objective: Objective, sample: Sample, schedules: Mapping[str, Schedule]) -> None:
-    """Refuse a batch of one point where BatchNorm would have no statistics of it; a later epoch's are not looked at."""
-    found = [
-        key
-        for key, schedule in schedules.items()
-        if any(1 in (len(batch.indices), len(batch.kept)) for batch in schedule.epoch(0)[: schedule.total_steps])
-    ]
-    if sample.train_mode and len(sample.points) % sample.batch_size == 1:
-        found.append("measure.hessian_samples")
-    if not found:
-        return
+    """Refuse a batch of one point where BatchNorm would have no statistics of it."""
     one = objective.split.batch(torch.zeros(1, dtype=torch.int64, device=objective.split.labels.device))
     network = objective.network
     try:
         network.logits(network.initial_weights(), network.initial_buffers(), one, train=True)
-    except ValueError as error:  # not where an image leaves it many values
+        return  # there is none, or an image leaves it many values
+    except ValueError as error:
+        reason = first_line(error)
+    found = [
+        key
+        for key, schedule in schedules.items()
+        if any(1 in (len(batch.indices), len(batch.kept)) for batch in schedule.batches())
+    ]
+    if sample.train_mode and len(sample.points) % sample.batch_size == 1:
+        found.append("measure.hessian_samples")
+    if found:
         told = "leaves a batch of one point, of which BatchNorm has no statistics"
         advice = "choose another number" + (", or schedule.drop_last=true" if "batch_size" in found[0] else "")
-        raise UserError(f"{found[0]}: {told} ({first_line(error)}); {advice}") from None
+        raise UserError(f"{found[0]}: {told} ({reason}); {advice}")
 
 
 def _sample(config: Config, objective: Objective) -> Sample:

@@ -17,11 +17,12 @@ from unlearn.pipeline import keys, report, stages
 from unlearn.pipeline.conclude import Ended, Outcome, conclude
 from unlearn.pipeline.config import plain
 from unlearn.pipeline.interrupt import Watch
+from unlearn.pipeline.job import Job
 from unlearn.pipeline.measure import judge
 from unlearn.pipeline.memory import explained
 from unlearn.pipeline.numerics import settle
 from unlearn.pipeline.prepare import Prepared, prepare
-from unlearn.pipeline.stages import Job, Pair
+from unlearn.pipeline.stages import Pair
 from unlearn.pipeline.summary import summarise
 from unlearn.records.folder import RunFolder, taken
 from unlearn.records.provenance import provenance

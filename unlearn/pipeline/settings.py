@@ -178,7 +178,7 @@ def _check(config: Config) -> None:
 
 def _records(asked: Any, method: Method, *, shared: bool) -> frozenset[str]:
     if asked == "auto":
-        # next to nothing more, and other methods can share the trained pair
+        # at most a gradient a visit, which the forecast takes too; and other methods can share the trained pair
         return method.needs | (SHARED if shared else frozenset())
     if not isinstance(asked, ListConfig) or not all(isinstance(name, str) for name in asked):
         raise UserError(f"training.record={asked}: must be auto or a list such as [initial_gradient,updates]")

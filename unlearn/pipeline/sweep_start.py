@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, open_dict, read_write
 
 from unlearn.pipeline.config import plain
-from unlearn.pipeline.sweep import Point, lock
+from unlearn.pipeline.sweep import Point, alone, lock
 from unlearn.records.folder import difference, held, write_json
 from unlearn.values.errors import UserError
 
@@ -42,19 +42,17 @@ def base_of(fixed: Sequence[str], folders: Iterable[Path]) -> dict[str, Any]:
         folders: that configs are found in.
 
     Returns:
-        A digest of the config files and of what they read of the environment, and these overrides.
+        A digest of the config files and of what all of them read of the environment, and these overrides.
     """
     digest = hashlib.sha256()
     # groups lie at most two folders deep, and what runs have written deeper
     depths = ("*.yaml", "*/*.yaml", "*/*/*.yaml")
-    for file in (file for folder in folders for depth in depths for file in sorted(folder.glob(depth))):
-        if not file.is_file():
-            continue
-        text = file.read_bytes()
+    files = (file for folder in folders for depth in depths for file in sorted(folder.glob(depth)))
+    own = [item for item in sorted(fixed) if item.partition("=")[0].partition(".")[0] != "hydra"]
+    for text in [*(file.read_bytes() for file in files if file.is_file()), *(item.encode() for item in own)]:
         digest.update(text)
         for name in _ENVIRONMENT.findall(text):
             digest.update(repr(os.environ.get(name.decode())).encode())
-    own = [item for item in sorted(fixed) if item.partition("=")[0].partition(".")[0] != "hydra"]
     return {"config": digest.hexdigest(), "overrides": own}
 
 
@@ -82,9 +80,19 @@ def note(folder: Path, base: dict[str, Any], points: Sequence[Point]) -> None:
         folder: of the sweep.
         base: from `base_of`.
         points: that are started with it.
+
+    Raises:
+        UserError: a sweep with something else in common is at work on some of them.
     """
     with lock(folder / "sweep"):  # the same sweep may be started twice at once
-        names = noted(folder, base) | {point.name for point in points}
+        before = noted(folder, base)
+        for point in points:
+            with alone(folder / point.name) as ours:
+                if not (ours or point.name in before):
+                    raise UserError(
+                        f"hydra.sweep.dir={folder}: another sweep is at work on {point.name}; choose another folder"
+                    )
+        names = before | {point.name for point in points}
         write_json(folder / "sweep.json", {"base": base, "points": sorted(names)})
 
 

@@ -231,7 +231,7 @@ def difference(path: Path, config: Mapping[str, Any]) -> str | None:
 
     Returns:
         None where both describe the same run; else where they differ, in words. How a run is logged, drawn, stored and
-        checkpointed does not matter.
+        checkpointed does not matter, nor what else changes no number.
     """
     try:
         there = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))

@@ -66,7 +66,7 @@ def settings(collected: Collected) -> list[str]:
         collected: the runs.
 
     Returns:
-        Names of varied leaves without the seed and the logger's, the readable ones (`name`) first.
+        Names of varied leaves without the seed and what changes no number, the readable ones (`name`) first.
     """
     table, chosen = collected.table, list[str]()
     candidates = [leaf for leaf in collected.varied if not any(f"{leaf}.".startswith(f"{key}.") for key in APART)]

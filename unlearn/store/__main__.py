@@ -22,6 +22,7 @@ from unlearn.store.files import LOCKS, Damaged, lock_of
 from unlearn.values.errors import UserError
 
 KEY = re.compile(r"[0-9a-f]{24,32}|[a-z]+-[0-9a-f]{24}\.pt")  # nothing else is ours to remove
+PART = re.compile(rf"\.({KEY.pattern})\.part")  # of a writer that was killed, or that is at it
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def entries(root: Path) -> Iterator[Entry]:
     """
     now = datetime.now(UTC).timestamp()
     for stage in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        fits = [path for path in stage.iterdir() if KEY.fullmatch(path.name)]
+        fits = [path for path in stage.iterdir() if KEY.fullmatch(path.name) or PART.fullmatch(path.name)]
         for path in sorted(path for path in fits if path.is_file() == (stage.name == "partial")):
             with suppress(FileNotFoundError):  # a run that is going on removes what it has no use for any more
                 files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
@@ -67,6 +68,8 @@ def entries(root: Path) -> Iterator[Entry]:
 
 
 def _lock(root: Path, stage: str, path: Path) -> Path:
+    if part := PART.fullmatch(path.name):
+        path = path.with_name(part[1])
     if stage == "features":
         return features.lock_of(path)
     # a partial state is named by the stage and the key of its entry
@@ -82,6 +85,8 @@ def damage(entry: Entry) -> str | None:
     Returns:
         What is wrong; None where nothing is, or where features are not complete, which have none yet.
     """
+    if PART.fullmatch(entry.path.name):
+        return None  # nobody reads it
     if entry.stage == "partial":
         with suppress(FileNotFoundError):  # its run is done by now
             return None if partial.is_whole(entry.path) else "its checksum is another"
@@ -134,7 +139,7 @@ def prune(found: Sequence[Entry], days: float, every: bool) -> list[Entry]:
     """
     gone = []
     for entry in found:
-        unused = not entry.users and entry.stage not in ("features", "partial")
+        unused = not entry.users and (entry.stage not in ("features", "partial") or PART.fullmatch(entry.path.name))
         if entry.days < days or not (every or unused or damage(entry)):
             continue
         try:

@@ -20,8 +20,8 @@ def code_version(parts: tuple[str, ...], root: Path = PACKAGE) -> str:
         root: the folder that they lie in.
 
     Returns:
-        Twelve hexadecimal digits and the versions of `LIBRARIES`. Any change of the sources changes the digits, also
-        one that changes no number: computing again is cheaper than a wrong reuse.
+        Twelve hexadecimal digits and the versions of numpy, which finds eigenvalues, and `LIBRARIES`. Any change of the
+        sources changes the digits, also one that changes no number: computing again is cheaper than a wrong reuse.
     """
     digest = hashlib.sha256()
     for part in parts:
@@ -29,7 +29,7 @@ def code_version(parts: tuple[str, ...], root: Path = PACKAGE) -> str:
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
             digest.update(file.relative_to(root).as_posix().encode())
             digest.update(file.read_bytes())
-    return f"{digest.hexdigest()[:12]} {libraries()}"
+    return f"{digest.hexdigest()[:12]} numpy {version('numpy')}, {libraries()}"
 
 
 @cache  # a process keeps the code that it started with

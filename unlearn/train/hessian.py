@@ -105,7 +105,8 @@ def hessian_at(objective: Objective, at: Learner, sample: Sample) -> Hessian:
     has_buffers = bool(at.buffers)
     parts = sample.parts(has_buffers)
     losses = [(len(part) / len(sample.points), partial(loss, part, batches)) for part, batches in parts]
-    return Hessian(at.weights, losses, None if len(sample.points) <= sample.chunk else len(sample.held(has_buffers)))
+    at_once = len(parts) == 1 or len(sample.points) <= sample.chunk
+    return Hessian(at.weights, losses, None if at_once else len(sample.held(has_buffers)))
 
 
 def gauss_newton_at(objective: Objective, at: Learner, sample: Sample) -> GaussNewton:

@@ -31,6 +31,11 @@ class Learner:
     train_mode: bool = True
     pulled: Tensor | None = None
 
+    @property
+    def finite(self) -> bool:
+        """Whether the last step's loss was, where there was a step; looking waits for a GPU."""
+        return self.loss is None or bool(self.loss.isfinite())
+
     @classmethod
     def start(cls, weights: Tensor, buffers: Buffers) -> "Learner":
         """Start from given weights with no velocity.

@@ -7,11 +7,11 @@ from functools import cached_property
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from unlearn.data.augmentation import Augmentation, Draws
 from unlearn.data.split import Split
-from unlearn.models.network import Buffers, Network
+from unlearn.models.network import Buffers, Network, dropout_rates
 from unlearn.penalties import Penalty
 from unlearn.train.arithmetic import passes
 from unlearn.train.bound import Bound
@@ -83,7 +83,7 @@ class Objective:
     @property
     def drops(self) -> bool:
         """Whether the network has dropout."""
-        return any(isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0 for m in self.network.module.modules())
+        return any(rate > 0 for module in self.network.module.modules() for rate in dropout_rates(module).values())
 
     def masks(self, step: int, drops: bool | None = None) -> AbstractContextManager[object]:
         """Make dropout draw what it draws in this step.

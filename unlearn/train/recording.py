@@ -10,7 +10,7 @@ from unlearn.train.carried import Carried
 from unlearn.train.checkpointed import Checkpointed
 from unlearn.train.learner import Learner
 from unlearn.train.loop import Recipe, Step, removal_gradient
-from unlearn.train.visits import Visits
+from unlearn.train.visits import Group, Visits
 from unlearn.values.errors import UserError
 from unlearn.values.schedule import Batch
 
@@ -158,10 +158,12 @@ class Recording:
             self.first_pass.append(fresh)
             self.first_share += fresh.share_out
             self._observe_first(fresh, original)
-        if self.visits is not None:
-            self.visits.observe(step, original)
-        if self.carried is not None:
-            self.carried.visits.observe(step, original)
+        lists = [self.visits, None if self.carried is None else self.carried.visits]
+        if any(each is not None for each in lists):
+            visit = Group.of(self.recipe, step, original)
+            for each in lists:
+                if each is not None:
+                    each.add(visit)
         if self.update_sum is not None:
             self.update_sum.add_(original.velocity, alpha=-step.lr)
         if self.checkpointed is not None:

@@ -59,7 +59,8 @@ class StackedObjective:
             else:
                 starts[key] = starts[known]
         first = objectives[0]
-        inputs = torch.cat([split.batch(torch.arange(len(split))) for split in held.values()])
+        parts = [split.batch(torch.arange(len(split))) for split in held.values()]
+        inputs = parts[0] if len(parts) == 1 else torch.cat(parts)  # which would copy a single one too
         return cls(
             StackedNetwork.of(first.network),
             first.penalty,

@@ -13,7 +13,7 @@ from unlearn.train.loop import Recipe, Step, removal_of
 KEPT = 8  # groups of visits; the visits are kept one by one until there are more
 
 
-@dataclass
+@dataclass(frozen=True)
 class Group:
     """Visits of a kind that follow each other, added up: their mean stands for each of them.
 
@@ -29,16 +29,33 @@ class Group:
     push: Tensor
     jump: Tensor | None
 
-    def absorb(self, later: "Group") -> None:
-        """Take in a group.
+    @classmethod
+    def of(cls, recipe: Recipe, step: Step, original: Learner) -> "Group":
+        """Look at M just after a visit.
+
+        Args:
+            recipe: of the recorded phase.
+            step: the step.
+            original: M.
+
+        Returns:
+            The visit. Of points of a batch it costs a gradient.
+        """
+        whole = not len(step.batch.kept)
+        push = original.velocity.clone() if whole else removal_of(recipe, step, original)
+        return cls(whole, [step.batch.step], push, _jump(recipe, step, original) if whole else None)
+
+    def joined(self, later: "Group") -> "Group":
+        """Add up with a group.
 
         Args:
             later: of the same kind.
+
+        Returns:
+            Both in one.
         """
-        self.steps += later.steps
-        self.push += later.push
-        if self.jump is not None and later.jump is not None:
-            self.jump += later.jump
+        jump = None if self.jump is None or later.jump is None else self.jump + later.jump
+        return Group(self.whole, self.steps + later.steps, self.push + later.push, jump)
 
     def visits(self) -> list[Visit]:
         """List the visits.
@@ -58,7 +75,7 @@ class Visits:
 
     Up to `KEPT` visits are kept as they were. From then on neighbours of a kind share their mean, those first that are
     fewest together: a batch forgotten whole pushes with a velocity, points of a batch with a difference of gradients.
-    The latter costs a gradient a visit. Each visit counts: scattered ones hold different points.
+    Each visit counts: scattered ones hold different points.
 
     Attributes:
         recipe: of the recorded phase.
@@ -73,17 +90,13 @@ class Visits:
         """The step of the first visit, or None."""
         return next(iter(self.groups), None)
 
-    def observe(self, step: Step, original: Learner) -> None:
-        """Look at M just after a visit.
+    def add(self, visit: Group) -> None:
+        """Take in a visit.
 
         Args:
-            step: the step.
-            original: M.
+            visit: later than all before.
         """
-        whole = not len(step.batch.kept)
-        push = original.velocity.clone() if whole else removal_of(self.recipe, step, original)
-        at, jump = step.batch.step, self._jump(step, original) if whole else None
-        self.groups[at] = Group(whole, [at], push, jump)
+        self.groups[visit.steps[0]] = visit
         if len(self.groups) > KEPT:
             self._join()
 
@@ -93,16 +106,7 @@ class Visits:
         neighbours = [pair for of_kind in of_kinds for pair in pairwise(of_kind)]
         earlier, later = min(neighbours, key=lambda pair: len(pair[0].steps) + len(pair[1].steps))
         del self.groups[later.steps[0]]
-        earlier.absorb(later)
-
-    def _jump(self, step: Step, original: Learner) -> Tensor | None:
-        momentum, decay = self.recipe.optimizer.momentum, self.recipe.optimizer.weight_decay
-        if not momentum:
-            return None
-        assert original.gradient is not None
-        before = torch.add(original.weights, original.velocity, alpha=step.lr)
-        pull = original.gradient.add(before, alpha=decay)
-        return original.velocity - (original.velocity - pull) / momentum  # v+ = mu v + pull
+        self.groups[earlier.steps[0]] = earlier.joined(later)
 
     def all(self) -> list[Visit]:
         """List every visit.
@@ -116,3 +120,13 @@ class Visits:
     def nothing(self) -> bool:
         """Say whether there were none, or what they did was nothing."""
         return not any(bool(group.push.any()) for group in self.groups.values())
+
+
+def _jump(recipe: Recipe, step: Step, original: Learner) -> Tensor | None:
+    momentum, decay = recipe.optimizer.momentum, recipe.optimizer.weight_decay
+    if not momentum:
+        return None
+    assert original.gradient is not None
+    before = torch.add(original.weights, original.velocity, alpha=step.lr)
+    pull = original.gradient.add(before, alpha=decay)
+    return original.velocity - (original.velocity - pull) / momentum  # v+ = mu v + pull
