@@ -1,5 +1,11 @@
 """What the docs list is what there is."""
 
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 from unlearn.values.measurement import COLUMNS
@@ -25,3 +31,20 @@ def test_every_choice_stands_in_the_readme():
         row = next(line for line in text.splitlines() if line.startswith(f"| `{group}` |"))
         for path in (ROOT / "conf" / group).glob("*.yaml"):
             assert f"`{path.stem}`" in row
+
+
+def test_the_example_of_own_parts_runs(tmp_path):
+    text = (ROOT / "docs/own.md").read_text()
+    files = re.findall(r"^`(my/\S+)`:\n\n((?:    .*\n|\n)+)", text, re.MULTILINE)
+    assert len(files) == 4
+    for name, block in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(re.sub(r"^    ", "", block, flags=re.MULTILINE))
+    variable, _, *words = shlex.split(re.search(r"^    (PYTHONPATH=\S+ python .*)$", text, re.MULTILINE)[1])
+    path = os.pathsep.join([str(tmp_path / variable.partition("=")[2]), str(ROOT)])
+    quick = ("logger.mode=disabled", "figures=false", "training.epochs=2", "hydra.run.dir=run", "device=cpu")
+    environment = {**os.environ, "PYTHONPATH": path}
+    subprocess.run([sys.executable, *words, *quick], cwd=tmp_path, env=environment, check=True, capture_output=True)
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert summary["status"] == "completed"
+    assert summary["ratio"] < 1
