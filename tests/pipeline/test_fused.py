@@ -11,12 +11,13 @@ import torch
 from safetensors.torch import load_file
 
 from unlearn.__main__ import main
-from unlearn.pipeline import forks
+from unlearn.pipeline import forks, stack_curvature
 from unlearn.pipeline import fused as fusing
 from unlearn.pipeline.fused import compute, finish
 from unlearn.pipeline.run import run
 from unlearn.pipeline.stacking import stacks
 from unlearn.records.folder import taken
+from unlearn.train.stack_objective import StackedObjective
 from unlearn.values.errors import Busy, Diverged, UserError
 
 MLP = ("model=mlp", "model.activation=gelu", "model.widths=[12,8]", "measure.every=2")
@@ -86,6 +87,27 @@ def test_the_same_numbers_and_files_as_separate_runs(tiny, tmp_path, extra):
         for name in ("initial", "original", "retrained", "unlearned"):
             one, other = (load_file(at / "weights" / f"{name}.safetensors") for at in (separate, together))
             assert all(one[key].sub(other[key]).abs().max() < 2e-6 for key in one)
+
+
+def test_a_large_graph_holds_fewer_runs_at_once(tiny, tmp_path, monkeypatch):
+    """Of images of 8 x 8, sixteen at a sigma: two runs have 2,048 numbers in their inputs, all four twice as many."""
+    common = ("model=cnn", "model.norm=group", "model.widths=[4,4]", "measure.hessian_samples=16", "training.max_steps=3")
+    configs = [tiny(*common, *point) for point in POINTS]
+    rows, hessian = [], StackedObjective.hessian
+
+    def counted(self, weights, points, shares):
+        rows.append(len(weights))
+        return hessian(self, weights, points, shares)
+
+    monkeypatch.setattr(StackedObjective, "hessian", counted)
+    fused(configs, tmp_path / "all")
+    assert set(rows) == {4}
+    rows.clear()
+    monkeypatch.setattr(stack_curvature, "GRAPH", 2 * 16 * 64)
+    fused(configs, tmp_path / "two")
+    assert set(rows) == {2}
+    for place in range(len(POINTS)):
+        close(tmp_path / "all" / f"fused{place}", tmp_path / "two" / f"fused{place}")
 
 
 @pytest.mark.skipif(not forks.safe(), reason="forks are for Linux without an accelerator")

@@ -51,6 +51,7 @@ LATE = ("training.batch_size=3", "forget=points", "forget.indices=[0,1,2,3,4,5,6
         (["arithmetic=tf32", "device=cpu"], "arithmetic=tf32: needs a CUDA device"),
         (["threads=0"], "threads=0: must be at least 1"),
         (["measure.every=0"], "measure.every=0: must be at least 1"),
+        (["measure.krylov=1"], "measure.krylov=1: one product gives no error"),
         (["model.activation=elu"], "model.activation=elu: choose one of relu, gelu, tanh"),
         (["model.weights=nowhere.pt"], "nowhere.pt"),
         (["model=vgg19"], "needs images of at least"),

@@ -293,7 +293,8 @@ def test_a_pretraining_that_diverges_is_told_as_one(tiny, tmp_path):
     assert summary["diverged_at"] == 0  # of the recorded steps
 
 
-def test_a_method_that_diverges_on_the_way_keeps_what_was_measured_of_the_pair(tiny, tmp_path, monkeypatch):
+@pytest.mark.parametrize("views", ["store.trajectory_mb=64", "store.trajectory_mb=0"])
+def test_a_method_that_diverges_on_the_way_keeps_what_was_measured_of_the_pair(tiny, tmp_path, monkeypatch, views):
     def failing(method, trained):
         if trained.recording.steps == 2:
             raise Diverged.saying("M'' is not finite", 2)
@@ -302,7 +303,7 @@ def test_a_method_that_diverges_on_the_way_keeps_what_was_measured_of_the_pair(t
     for module in (phase, stages):
         monkeypatch.setattr(module, "applied", failing)
     with pytest.raises(Diverged, match="M'' is not finite"):
-        run(tiny("measure.every=1", "model=mlp"), tmp_path)
+        run(tiny("measure.every=1", "model=mlp", views), tmp_path)
     rows = pd.read_csv(tmp_path / "steps.csv")
     assert rows.step.tolist() == [1, 2]
     assert rows.noop_distance.notna().all()

@@ -13,7 +13,7 @@ from unlearn.train.learner import Learner
 from unlearn.train.loop import train
 from unlearn.train.objective import Objective
 from unlearn.train.recording import Recording
-from unlearn.train.stack import Row, train_stacked
+from unlearn.train.stack import Row, losses_of, train_stacked
 from unlearn.train.stack_objective import StackedObjective
 from unlearn.values.errors import Diverged
 
@@ -58,7 +58,7 @@ def test_equal_to_the_loop(penalty, forget):
     made = rows(objective, [PENALTIES[penalty](gamma) for gamma in (0.0, 0.5, 2.0)], forget)
     expected = [alone(row) for row in made]
     recordings = [Recording.start(row.recipe, row.learner, frozenset({"visits", "updates"}), 100) for row in made]
-    for step in train_stacked(made):
+    for step in train_stacked(made, losses_of(made)):
         assert not step.failed
         for row, own, recording in zip(made, step.steps, recordings, strict=True):
             recording.observe(own, row.learner)
@@ -105,7 +105,7 @@ def test_a_batch_with_points_taken_out_can_keep_its_size():
     expected = [alone(row)[0] for row in made]
     other = rows(classifier(size=23), [Penalty("none")], SCATTERED)
     for stack in (made, other):
-        list(train_stacked(stack))
+        list(train_stacked(stack, losses_of(stack)))
     assert torch.allclose(made[1].learner.weights, expected[1].weights, rtol=0, atol=1e-10)
     assert not torch.allclose(made[1].learner.weights, other[1].learner.weights, rtol=0, atol=1e-6)
 
@@ -115,7 +115,7 @@ def test_a_convolution_stacks_too():
                            nn.Linear(12, 3))  # fmt: skip
     made = rows(classifier(size=20, module=module), [Penalty("none")] * 2, UNIT)
     expected = [alone(row)[0] for row in made]
-    list(train_stacked(made))
+    list(train_stacked(made, losses_of(made)))
     for row, learner in zip(made, expected, strict=True):
         assert torch.allclose(row.learner.weights, learner.weights, rtol=0, atol=1e-10)
 
@@ -126,7 +126,7 @@ def test_a_row_that_diverges_stays_behind_and_leaves_the_others_alone():
     with pytest.raises(Diverged) as error:
         alone(made[2])
     failed = {}
-    for step in train_stacked(made):
+    for step in train_stacked(made, losses_of(made)):
         failed |= step.failed
     assert failed.keys() == {2, 3}
     assert failed[2].step == error.value.step
@@ -163,6 +163,6 @@ def test_a_row_without_a_penalty_is_not_hurt_by_what_the_penalty_of_large_logits
 def test_epochs_are_counted_as_the_schedule_does():
     objective = classifier(size=20)
     made = rows(objective, [Penalty("none")], {}, max_steps=6)
-    taken = [step.steps[0].taken for step in train_stacked(made)]
+    taken = [step.steps[0].taken for step in train_stacked(made, losses_of(made))]
     assert taken == list(range(1, 7))
     assert len(taken) == made[0].recipe.schedule.total_steps

@@ -249,5 +249,10 @@ def dense(operator: Operator, like: Tensor) -> Tensor:
     Returns:
         Shape (dim, dim).
     """
-    eye = torch.eye(operator.dim, dtype=like.dtype, device=like.device)
-    return torch.stack([operator.matvec(column) for column in eye], dim=1)
+    matrix = torch.empty(operator.dim, operator.dim, dtype=like.dtype, device=like.device)
+    unit = torch.zeros(operator.dim, dtype=like.dtype, device=like.device)
+    for place in range(operator.dim):
+        unit[place] = 1
+        matrix[:, place] = operator.matvec(unit)
+        unit[place] = 0
+    return matrix

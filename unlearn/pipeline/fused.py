@@ -26,7 +26,7 @@ from unlearn.records.folder import RunFolder, taken
 from unlearn.store.alone import clear
 from unlearn.train.learner import Learner
 from unlearn.train.loop import Recipe, Step
-from unlearn.train.stack import Row, train_stacked
+from unlearn.train.stack import Row, losses_of, train_stacked
 from unlearn.values.errors import Diverged
 from unlearn.values.measurement import Measurement
 
@@ -135,7 +135,7 @@ def _pretrain(runs: Sequence[StackedRun], seconds: Stopwatch, *, shown: bool) ->
             rows += [Row(recipe, learner, True) for recipe, learner in zip(recipes, retrained, strict=True)]
         total = recipes[0].schedule.total_steps
         with seconds("pretrain"), report.progress(f"pretraining {len(runs)} points", total, shown=shown) as advance:
-            for step in train_stacked(rows):
+            for step in train_stacked(rows, losses_of(rows)):
                 _fail(runs, {row: error.in_pretraining() for row, error in step.failed.items()})
                 advance(step.steps[0].taken)
     running = []
@@ -152,8 +152,9 @@ def _train(running: Sequence[Running], seconds: Stopwatch, *, shown: bool) -> No
     ]
     first = running[0].prepared
     last = first.recorded.schedule.total_steps
-    curvature = StackCurvature.of(running)
-    steps = train_stacked(rows)
+    objective = losses_of(rows)
+    curvature = StackCurvature.of(running, objective.take(slice(len(running))))
+    steps = train_stacked(rows, objective)
     with report.progress(f"training M and M' of {len(running)} points", last, shown=shown) as advance:
         while True:
             with seconds("train"):

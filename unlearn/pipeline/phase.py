@@ -11,7 +11,7 @@ from unlearn.curvature.transport import Difference
 from unlearn.methods.method import Unlearned, applied
 from unlearn.pipeline import keys, report
 from unlearn.pipeline.job import Job
-from unlearn.pipeline.measure import Look, Measurer, judge
+from unlearn.pipeline.measure import UNJUDGED, Look, Measurer, judge
 from unlearn.pipeline.prepare import Prepared
 from unlearn.store.entries import Slot
 from unlearn.train.carried import Carried
@@ -20,6 +20,7 @@ from unlearn.train.learner import Learner
 from unlearn.train.loop import check_intervals, train
 from unlearn.train.recording import Recording, Trained
 from unlearn.train.visits import Group, Visits
+from unlearn.values.errors import Diverged
 from unlearn.values.schedule import Batch
 from unlearn.values.state import pack, snapshot, unpack
 
@@ -132,7 +133,12 @@ class Phase:
                 if measured:
                     with job.seconds("measure"):
                         look = self.measurer.look(step, trained)
-                        self.looks.append(self._item(look, final=step.taken == last))
+                    try:
+                        with job.seconds("measure"):
+                            self.looks.append(self._item(look, final=step.taken == last))
+                    except Diverged:  # M'' did: M and M' were measured all the same
+                        yield {"columns": look.columns, "y": None, "view": None, "judged": UNJUDGED}
+                        raise
                     if prepared.config.conventions.eval_after_measuring:
                         trained.original.train_mode = False
                     if step.taken != last:

@@ -35,7 +35,7 @@ from unlearn.values.schedule import Schedule
 from unlearn.values.streams import generator, seed_for
 
 logger = logging.getLogger(__name__)
-DENSE = 20_000  # weights, of which the Hessian takes 1.6 GB in float32
+DENSE = 20_000  # weights, whose Hessian takes 1.6 GB in float32; looking for its eigenpairs takes some four times that
 
 
 @dataclass(frozen=True)

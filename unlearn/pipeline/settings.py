@@ -153,6 +153,8 @@ def _check(config: Config) -> None:
     at_least("measure.hessian_chunk", config.measure.hessian_chunk, 1)
     at_least("measure.hessian_kept", config.measure.hessian_kept, 0)
     at_least("measure.krylov", config.measure.krylov, 0)
+    if config.measure.krylov == 1:
+        raise UserError("measure.krylov=1: one product gives no error; choose 0 (no forecast) or at least 2")
     if config.store.trajectory_mb != math.inf:
         at_least("store.trajectory_mb", config.store.trajectory_mb, 0)
     above("checkpoint.minutes", config.checkpoint.minutes, 0)
@@ -178,7 +180,8 @@ def _check(config: Config) -> None:
 
 def _records(asked: Any, method: Method, *, shared: bool) -> frozenset[str]:
     if asked == "auto":
-        # at most a gradient a visit, which the forecast takes too; and other methods can share the trained pair
+        # of points at most three gradients a visit in the first pass and one later, two of them not for the forecast;
+        # so other methods can share the trained pair
         return method.needs | (SHARED if shared else frozenset())
     if not isinstance(asked, ListConfig) or not all(isinstance(name, str) for name in asked):
         raise UserError(f"training.record={asked}: must be auto or a list such as [initial_gradient,updates]")

@@ -22,6 +22,7 @@ from unlearn.train.stack_objective import StackedObjective
 from unlearn.values.errors import NotFinite
 
 CHUNK = 16  # runs whose products go in lockstep: fewer leave most of the time to Python, more a processor's cache
+GRAPH = 2**20  # numbers in the inputs of one graph: of digits 16 runs fit, of CIFAR's images one, whose graph is large
 
 
 @dataclass
@@ -138,20 +139,20 @@ class StackCurvature:
     settings: Measure
 
     @classmethod
-    def of(cls, runs: Sequence[Running]) -> "StackCurvature":
+    def of(cls, runs: Sequence[Running], objective: StackedObjective) -> "StackCurvature":
         """Begin before the first measured step.
 
         Args:
             runs: of one stack.
+            objective: their losses.
 
         Returns:
             Curvature that was not looked at yet.
         """
-        objective = StackedObjective.of([run.prepared.recorded.objective for run in runs])
         points = torch.stack([run.prepared.sample.points for run in runs])
-        chunks = []
-        for start in range(0, len(runs), CHUNK):
-            rows = slice(start, start + CHUNK)
+        chunks, count = [], _together(objective, points.shape[1])
+        for start in range(0, len(runs), count):
+            rows = slice(start, start + count)
             chunks.append(_Chunk(runs[rows], objective.take(rows), points[rows]))
         return cls(chunks, runs[0].prepared.config.measure)
 
@@ -171,3 +172,10 @@ class StackCurvature:
             with seconds("forecast"):
                 for chunk in self.chunks:
                     chunk.forecasts()
+
+
+def _together(objective: StackedObjective, points: int) -> int:
+    """Say how many runs go in lockstep; a network that is no chain has the graph of all of them in memory."""
+    if objective.network.chain is not None:
+        return CHUNK
+    return max(1, min(CHUNK, GRAPH // max(1, points * objective.inputs[0].numel())))

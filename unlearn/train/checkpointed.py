@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from unlearn.train.learner import Learner
-from unlearn.train.loop import Recipe, removal_gradient
-from unlearn.values.schedule import Batch
+from unlearn.train.loop import Recipe, Step, removal_gradient
 
 
 @dataclass
@@ -22,7 +21,6 @@ class Checkpointed:
         decayed: sum over visits s of mu^(n-s) times its gradient, n the newest visit.
         due: sum_{i=n..t} lr_i mu^(i-n).
         fade: mu^(t-n).
-        of_first_pass: the gradient of the whole first pass at the checkpoint; None where it was not needed there.
     """
 
     recipe: Recipe
@@ -32,7 +30,6 @@ class Checkpointed:
     decayed: Tensor
     due: float = 0.0
     fade: float = 1.0
-    of_first_pass: Tensor | None = None
 
     @classmethod
     def start(cls, recipe: Recipe, initial: Learner) -> "Checkpointed":
@@ -54,37 +51,18 @@ class Checkpointed:
         Args:
             original: M; copied.
         """
-        self.checkpoint, self.of_first_pass = Learner.start(original.weights, original.buffers), None
+        self.checkpoint = Learner.start(original.weights, original.buffers)
 
-    def gradient(self, batch: Batch, fresh: Batch | None, first_pass: list[Batch], first_share: float) -> Tensor:
-        """Give the removal gradient of a visit at the checkpoint.
-
-        Args:
-            batch: the visit.
-            fresh: the same with only those points forgotten that were not before; None where there are none.
-            first_pass: all such visits so far, with this one.
-            first_share: sum of their shares n / b.
-
-        Returns:
-            Shape (dim,). Where points come back, that of the first pass, times this visit's share over `first_share`.
-        """
-        if fresh is batch:
-            gradient = removal_gradient(self.recipe, self.checkpoint, [batch])
-            self.of_first_pass = gradient if len(first_pass) == 1 else None
-            return gradient
-        if self.of_first_pass is None or fresh is not None:
-            self.of_first_pass = removal_gradient(self.recipe, self.checkpoint, first_pass)
-        return self.of_first_pass * (batch.share_out / first_share)
-
-    def observe(self, lr: float, gradient: Tensor | None) -> None:
-        """Take a step.
+    def observe(self, step: Step) -> None:
+        """Take a step; a visit costs the gradient of its removal at the checkpoint.
 
         Args:
-            lr: its learning rate.
-            gradient: of the visit; None where the step is none.
+            step: which M has just taken.
         """
+        lr = step.lr
         self.fade *= self.recipe.optimizer.momentum
-        if gradient is not None:
+        if step.batch.is_visit:
+            gradient = removal_gradient(self.recipe, self.checkpoint, [step.batch])
             self.plain.add_(gradient, alpha=lr)
             self.settled.add_(self.decayed, alpha=self.due)
             self.decayed.mul_(self.fade).add_(gradient)

@@ -147,10 +147,10 @@ class Recording:
             self.visit_count += 1
             self.plain_sum += step.lr * step.batch.share_out
             self._observe_visit(step, original)
-        elif self.checkpointed is not None:
-            self.checkpointed.observe(step.lr, None)
-        if self.checkpointed is not None and step.taken % self.checkpoint_every == 0:
-            self.checkpointed.move(original)
+        if self.checkpointed is not None:
+            self.checkpointed.observe(step)
+            if step.taken % self.checkpoint_every == 0:
+                self.checkpointed.move(original)
 
     def _observe_visit(self, step: Step, original: Learner) -> None:
         fresh = self._fresh(step.batch)
@@ -166,9 +166,6 @@ class Recording:
                     each.add(visit)
         if self.update_sum is not None:
             self.update_sum.add_(original.velocity, alpha=-step.lr)
-        if self.checkpointed is not None:
-            gradient = self.checkpointed.gradient(step.batch, fresh, self.first_pass, self.first_share)
-            self.checkpointed.observe(step.lr, gradient)
 
     def _fresh(self, batch: Batch) -> Batch | None:
         """Give a visit with only those points forgotten that were not before; None where there are none."""

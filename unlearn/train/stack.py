@@ -58,21 +58,34 @@ class _Epoch:
     moves: Tensor
 
 
-def train_stacked(rows: Sequence[Row]) -> Iterator[StackedStep]:
+def losses_of(rows: Sequence[Row]) -> StackedObjective:
+    """Stack the losses of rows.
+
+    Args:
+        rows: of one stack.
+
+    Returns:
+        Their losses; the prepared training set is a copy, so hold one of it.
+    """
+    return StackedObjective.of([row.recipe.objective for row in rows])
+
+
+def train_stacked(rows: Sequence[Row], objective: StackedObjective) -> Iterator[StackedStep]:
     """Train all rows in step, changing their learners in place, and pause after each step.
 
     Semantics are those of `unlearn.train.loop.train`: a row on kept points takes no step where its whole batch is
     forgotten. A row that diverges doesn't disturb the others.
 
     Args:
-        rows: schedules of equal length; see `StackedObjective` for what their objectives must share.
+        rows: schedules of equal length.
+        objective: their losses (`losses_of`), for which they must share what `StackedObjective` says.
 
     Yields:
         Each step, after all rows have taken it.
     """
     recipes = [row.recipe for row in rows]
     distinct = list({id(recipe): recipe for recipe in recipes}.values())  # M and M' share theirs
-    stack = _Stack.of(StackedObjective.of([recipe.objective for recipe in recipes]), rows)
+    stack = _Stack.of(objective, rows)
     dtype = stack.weights.dtype
     for epoch in range(max((recipe.schedule.epochs for recipe in recipes), default=0)):
         plan = _plan(rows, epoch, dtype)

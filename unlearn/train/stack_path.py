@@ -38,7 +38,9 @@ class StackedQuotient:
     Attributes:
         objective: the losses.
         rows: of the objective, shape (K,).
-        weights: at the batches, shape (K, n, dim).
+        before: the weights at the start of the segments, shape (K, dim).
+        now: the weights at their ends, shape (K, dim).
+        progress: from one to the other, of the weights at the batches, shape (K, n).
         points: of the batches, shape (K, n, b).
         shares: of the points in their batches' losses, shape (K, n, b).
         means: weight of each batch in the mean of its half, shape (K, n).
@@ -49,7 +51,9 @@ class StackedQuotient:
 
     objective: StackedObjective
     rows: Tensor
-    weights: Tensor
+    before: Tensor
+    now: Tensor
+    progress: Tensor
     points: Tensor
     shares: Tensor
     means: Tensor
@@ -95,7 +99,9 @@ class StackedQuotient:
         return cls(
             objective,
             torch.tensor([row.row for row in rows]),
-            torch.lerp(before[:, None], now[:, None], progress[:, :, None]),
+            before,
+            now,
+            progress,
             points,
             shares,
             means,
@@ -131,7 +137,9 @@ class StackedQuotient:
         step = self.lengths[some] / torch.linalg.vector_norm(vectors, dim=1, dtype=torch.float64)
         ahead = vectors * step[:, None].to(vectors)
         signed = torch.stack([ahead, -ahead], dim=1)[:, None]
-        weights = (self.weights[some, :, None] + signed).flatten(1, 2)  # each batch ahead and behind
+        before, now, progress = self.before[some, None], self.now[some, None], self.progress[some, :, None]
+        at = torch.lerp(before, now, progress)
+        weights = (at[:, :, None] + signed).flatten(1, 2)  # each batch ahead and behind
         points, shares = (each[some].repeat_interleave(2, dim=1) for each in (self.points, self.shares))
         factors = self.means[some] / (2 * step[:, None]).to(vectors)
         signs = torch.stack([factors, -factors], dim=2).flatten(1)
