@@ -67,7 +67,8 @@ class Points(BasicSweeper):
         folder = Path(self.config.hydra.sweep.dir)
         common = [text for text in [*own, *arguments] if text.partition("=")[0] not in varied]
         sources = self.config.hydra.runtime.config_sources
-        base = sweep_start.base_of(common, [Path(source.path) for source in sources if source.schema == "file"])
+        folders = [Path(source.path) for source in sources if source.schema == "file"]
+        base = sweep_start.base_of(common, folders, self.config)
         known = sweep_start.noted(folder, base)
         todo = [point for point in points if not (point.name in known and sweep.state_of(folder / point.name) in DONE)]
         if todo:

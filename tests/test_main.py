@@ -56,6 +56,12 @@ def command(monkeypatch, tmp_path, capsys):
             "method.name=krylov: is a label, and changes nothing else; choose with method=",
         ),
         (["optimizer.name='momentum'", *QUICK], "choose with optimizer=momentum"),
+        (["~pretraining", *QUICK], "pretraining: must be set"),
+        (["~seed", *QUICK], "seed: must be set"),
+        (["~measure.every", *QUICK], "measure.every: must be set"),
+        (["-m", "seed=0,1", "--cfg", "job"], "--cfg: shows the config of one run; leave out -m"),
+        (["--plan", "--info=defaults"], "--info=defaults: shows the config of one run; leave out --plan"),
+        (["--resolve"], "--resolve: goes with --cfg"),
     ],
 )
 def test_bad_input(command, tmp_path, arguments, message):

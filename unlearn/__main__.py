@@ -140,7 +140,7 @@ def point(cfg: DictConfig, work: Work | None = None) -> float | None:
                 trace = "".join(traceback.format_exception(error))
                 write_json(folder / "failed.json", {"status": "failed", "error": text, "traceback": trace})
                 # a table of the sweep must know whose failure it was
-                if not held(folder) and not (folder / "config.yaml").exists():
+                if not held(folder):
                     with suppress(OmegaConfBaseException):
                         RunFolder(folder).write_config(OmegaConf.to_yaml(cfg, resolve=True))
             if not HydraConfig.get().sweeper._target_.startswith("hydra_plugins.unlearn"):
@@ -154,6 +154,17 @@ def _lacking() -> str | None:
         return "unlearn needs Linux or macOS; on Windows it runs within WSL"
     if not CONF.is_dir():
         return f"{CONF}: there are no configs beside the package; install a clone of it with pip install -e ."
+    return None
+
+
+def _conflict(words: list[str]) -> str | None:
+    """Say which options exclude each other; Hydra would raise a bare ValueError."""
+    shows = [word for word in words if word in ("--cfg", "-c", "--info", "-i") or word.startswith(("--cfg=", "--info="))]
+    many = [word for word in words if word in ("-m", "--multirun", "--plan")]
+    if shows and many:
+        return f"{shows[0]}: shows the config of one run; leave out {many[0]}, and give each key one value"
+    if "--resolve" in words and not shows:
+        return "--resolve: goes with --cfg"
     return None
 
 
@@ -177,19 +188,20 @@ def main() -> None:
             failures.append(error)  # raised, Hydra would put a line of its own before ours
             return None
 
-    if lacking := _lacking():
+    if lacking := _lacking() or _conflict(sys.argv[1:]):
         sys.stderr.write(f"error: {lacking}\n")
         sys.exit(2)
     register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us, who print them shorter
     # before torch comes: threads that wait must sleep, or a small network slows down sixfold beside a busy neighbour
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    sys.argv[1:] = _for_hydra(sys.argv[1:])
+    words = sys.argv[1:]
+    sys.argv[1:] = _for_hydra(words)
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
     except EXPECTED as error:
         # of an OSError Hydra says neither what for nor what else; ours `job` has kept
-        bare = isinstance(error, OSError) and not isinstance(error, HydraException)
+        bare = isinstance(error, OSError) and not isinstance(error, HydraException) and "--plan" not in words
         failures.append(UserError(f"{error}: choose another hydra.run.dir or hydra.sweep.dir") if bare else error)
     except KeyboardInterrupt:
         sys.stderr.write("stopped; the same command goes on from what was kept\n")

@@ -95,6 +95,7 @@ def test_files(tmp_path):
         ("a.txt", b"99999999999999999999", "not a list of integers"),
         ("a.npy", b"not numpy", "not a list of integers"),
         ("a.npy", b"", "not a list of integers"),
+        ("a.npy", b"PK\x03\x04 cut short", "not a list of integers"),
     ],
 )
 def test_files_that_make_no_sense(tmp_path, name, content, message):

@@ -6,7 +6,7 @@ import pytest
 from unlearn.data.tables import read_table
 from unlearn.values.errors import UserError
 
-SUFFIXES = ["csv", "csv.bz2", "csv.gz", "csv.xz", "csv.zip"]
+SUFFIXES = ["csv", "csv.bz2", "csv.gz", "csv.xz", "csv.zip", "tar.gz"]
 
 
 def written(folder, suffix):

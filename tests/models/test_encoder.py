@@ -106,8 +106,15 @@ def test_damaged_files_are_named(tmp_path):
     (folder / "config.json").write_text("{")
     assert str(folder) in complaint(longest, folder)
     assert str(folder) in complaint(load, folder, "mean", 0)
+    for wrong in ("[]", '{"max_position_embeddings": "many"}'):
+        (folder / "config.json").write_text(wrong)
+        assert str(folder) in complaint(longest, folder)
     (folder / "config.json").unlink()
     assert "lacks config.json" in complaint(find, str(folder))
+    (folder / "config.json").write_text('{"model_type": "bert"}')
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+    (folder / "tokenizer.json").write_text("{")
+    assert str(folder) in complaint(Tokenizer.of, folder)
 
 
 def test_a_pooler_that_is_not_in_the_file_is_not_made_up(tmp_path):

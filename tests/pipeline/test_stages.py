@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from contextlib import nullcontext, suppress
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from shutil import copy
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from unlearn.data.augmentation import Augmentation
 from unlearn.data.split import Split
 from unlearn.pipeline import conclude, keys, phase, stages
 from unlearn.pipeline.interrupt import Interrupted, Watch
@@ -105,6 +107,22 @@ def test_the_number_of_threads_is_in_the_key(tiny):
     assert found[0] != found[1]
 
 
+def test_checkpoints_are_in_the_key_where_something_is_taken_at_them(tiny):
+    at = ("model=mlp", "method.gradient_at=checkpoint")
+    assert keys.pair(prepare(tiny(*at))) != keys.pair(prepare(tiny(*at, "training.checkpoint_every=9")))
+
+
+def test_draws_of_the_users_own_are_in_the_key(tiny):
+    @dataclass(frozen=True)
+    class Mine(Augmentation):
+        def draw(self, n, generator, device):
+            return None
+
+    prepared = prepare(tiny("model=mlp"))
+    mine = replace(prepared.recorded.objective, augmentation=Mine())
+    assert keys.pair(prepared) != keys.pair(replace(prepared, recorded=replace(prepared.recorded, objective=mine)))
+
+
 @pytest.mark.parametrize("change", ["method.correction=plain", "method=finetune", "method=finetune method.lr=0.5"])
 def test_whatever_changes_m_double_prime_alone_changes_its_key_alone(tiny, change):
     base, other, default = (prepare(tiny("model=mlp", *more)) for more in ([], change.split(), change.split()[:1]))
@@ -131,8 +149,10 @@ def test_a_changed_class_of_the_users_own_is_another_key(tiny, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize(
-    "change", ["figures=true", "logger.project=x", "method=none", "checkpoint.minutes=1", "measure.hessian_kept=64"]
-)
+    "change",
+    ["figures=true", "logger.project=x", "method=none", "checkpoint.minutes=1", "measure.hessian_kept=64",
+     "training.checkpoint_every=9"],
+)  # fmt: skip
 def test_what_changes_no_number_does_not(tiny, change):
     base, other = (keys.pair(prepare(tiny("model=mlp", "store.enabled=true", *more))) for more in ([], [change]))
     assert base == other

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from omegaconf import OmegaConf
 
 from unlearn.pipeline.config import CONF
 from unlearn.pipeline.sweep import Point, SweepEnded, alone, conduct, name_of, points, state_of
 from unlearn.pipeline.sweep_start import base_of, covering, note, noted
 from unlearn.values.errors import UserError
 
+NOTHING = OmegaConf.create({})
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (
     "dataset.train_size=96", "pretraining.epochs=1", "training.epochs=1", "measure.hessian_samples=0", "model=linear",
@@ -30,7 +32,7 @@ def sweep(cwd, *words):
 
 
 def _environment():
-    return {**os.environ, "PYTHONPATH": str(ROOT)}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), "."])}
 
 
 def folders(cwd):
@@ -157,7 +159,7 @@ def test_names_are_safe_and_apart():
 
 def test_many_that_start_the_same_sweep_at_once_agree(tmp_path):
     """A file that all of them write: none may find another's half of it."""
-    base = base_of(["model=mlp"], [CONF])
+    base = base_of(["model=mlp"], [CONF], NOTHING)
 
     def start(number):
         note(tmp_path, base, [Point(f"seed={number}", [])])
@@ -166,7 +168,7 @@ def test_many_that_start_the_same_sweep_at_once_agree(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         assert all(found == base for found in pool.map(start, range(80)))
     assert noted(tmp_path, base) == {f"seed={number}" for number in range(80)}
-    assert noted(tmp_path, base_of(["model=cnn"], [CONF])) == set()
+    assert noted(tmp_path, base_of(["model=cnn"], [CONF], NOTHING)) == set()
     assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".part")] == []
 
 
@@ -181,23 +183,55 @@ def test_a_changed_file_of_the_users_own_is_another_sweep(tmp_path):
         assert told in done.stderr + done.stdout
 
 
+def test_a_point_that_fails_again_has_its_newest_config(tmp_path):
+    for lr in (0.1, 0.2):
+        done = sweep(tmp_path, "--multirun", "seed=0,1", "forget=points", "forget.count=96", f"optimizer.lr={lr}")
+        assert done.returncode == 1
+        assert OmegaConf.load(tmp_path / "out/seed=0/config.yaml").optimizer.lr == lr
+
+
+@pytest.mark.parametrize("where", ["deep", "package", "name"])
+def test_what_no_folder_of_configs_shows_is_compared_too(tmp_path, where):
+    """A preset three folders deep, one in a package, and a main config of another name."""
+    text = "# @package _global_\npretraining: {lr: %s}\n"
+    if where == "name":
+        preset, text = tmp_path / "my/mine.yaml", (CONF / "config.yaml").read_text().replace("  lr: 0.05", "  lr: %s")
+        starts = [("--config-dir", "my"), ("--config-dir", "my", "--config-name", "mine")]
+    elif where == "deep":
+        preset = tmp_path / "my/experiment/a/b/mine.yaml"
+        starts = [("--config-dir", "my", "experiment=a/b/mine")] * 2
+    else:
+        preset = tmp_path / "own/conf/experiment/mine.yaml"
+        starts = [("hydra.searchpath=[pkg://own.conf]", "experiment=mine")] * 2
+    preset.parent.mkdir(parents=True)
+    for folder in ("own", "own/conf"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "__init__.py").touch()
+    for lr, words, code in zip((0.05, 0.06), starts, (0, 2), strict=True):
+        if where != "name" or code:
+            preset.write_text(text % lr)
+        done = sweep(tmp_path, "--multirun", "seed=0,1", *words)
+        assert done.returncode == code, done.stderr
+    assert "pretraining.lr is 0.05" in done.stderr
+
+
 def test_a_changed_variable_is_another_sweep(tmp_path, monkeypatch):
     (tmp_path / "a.yaml").write_text("seed: ${oc.env:UNLEARN_TEST_SEED}\n")
     found = []
     for seed in ("1", "1", "2"):
         monkeypatch.setenv("UNLEARN_TEST_SEED", seed)
-        found.append(base_of([], [tmp_path]))
+        found.append(base_of([], [tmp_path], NOTHING))
     assert found[0] == found[1] != found[2]
     (tmp_path / "a.yaml").unlink()
     monkeypatch.setenv("UNLEARN_TEST_SEED", "1")
-    before = base_of(["seed=${oc.env:UNLEARN_TEST_SEED}"], [tmp_path])
+    before = base_of(["seed=${oc.env:UNLEARN_TEST_SEED}"], [tmp_path], NOTHING)
     monkeypatch.setenv("UNLEARN_TEST_SEED", "2")
-    assert base_of(["seed=${oc.env:UNLEARN_TEST_SEED}"], [tmp_path]) != before
+    assert base_of(["seed=${oc.env:UNLEARN_TEST_SEED}"], [tmp_path], NOTHING) != before
 
 
 def test_a_sweep_with_other_settings_does_not_join_one_that_is_at_work(tmp_path):
     every = [Point(name, [name]) for name in "ab"]
-    one, other = (base_of([f"method={name}"], []) for name in ("krylov", "amnesiac"))
+    one, other = (base_of([f"method={name}"], [], NOTHING) for name in ("krylov", "amnesiac"))
     note(tmp_path, one, every)
     with alone(tmp_path / "b") as ours:
         assert ours

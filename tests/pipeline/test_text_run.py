@@ -1,6 +1,8 @@
 """Whole runs on texts: a frozen tiny BERT with a linear layer, and all of it trained."""
 
 import json
+from pathlib import Path
+from shutil import copytree
 
 import pandas as pd
 import pytest
@@ -138,6 +140,18 @@ def test_an_entry_names_its_ingredients(textual, tmp_path):
     prepare(textual("minilm_linear"))
     made_of = json.loads((entries(tmp_path)[0] / store.RECORD).read_text())["made_of"]
     assert set(made_of) == {"encoder", "libraries", "pooling", "max_length", "texts"}
+
+
+def test_what_only_the_encoders_config_says_is_in_the_key(textual, home, tmp_path):
+    """How many heads there are changes every number, but no weight and no printed layer."""
+    found = []
+    for heads in (2, 4):
+        folder = Path(copytree(home / "bert", tmp_path / "bert"))
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "num_attention_heads": heads}))
+        found.append(keys.pair(prepare(textual("minilm_finetune", f"model.encoder={folder}"))))
+        folder.rename(tmp_path / f"done{heads}")
+    assert found[0] != found[1]
 
 
 @pytest.mark.parametrize(

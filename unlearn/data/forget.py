@@ -1,6 +1,7 @@
 """Forget sets: which training points must be forgotten. Each choice is a frozen dataclass with one method, `select`."""
 
 import math
+import zipfile
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -231,7 +232,7 @@ class FileForget:
                 found = np.array([int(word) for word in path.read_text().split()], dtype=np.int64)
         except OSError as error:
             raise UserError(f"forget.path={self.path}: {error.strerror or error}") from None
-        except (ValueError, EOFError, OverflowError) as error:
+        except (ValueError, EOFError, OverflowError, zipfile.BadZipFile) as error:
             raise UserError(f"forget.path={self.path}: not a list of integers: {first_line(error)}") from None
         if not isinstance(found, np.ndarray):
             raise UserError(f"forget.path={self.path}: an archive of arrays, not one")

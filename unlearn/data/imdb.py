@@ -159,6 +159,7 @@ def _label(path: Path, row: int, value: str) -> int:
 def _from_hub(root: str) -> tuple[TextSplit, TextSplit]:
     # slow to import, and only needed here
     from datasets import config, load_dataset
+    from datasets.exceptions import DatasetsError
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HTTPError  # of its HTTP library, such as a proxy's
 
@@ -167,7 +168,7 @@ def _from_hub(root: str) -> tuple[TextSplit, TextSplit]:
             snapshot_download(HUB, repo_type="dataset", allow_patterns=["README.md"])
         found = load_dataset(HUB)
         train, test = (text_split(list(found[p]["text"]), list(found[p]["label"]), 2, f"{HUB}, {p}") for p in PARTS)
-    except (OSError, ValueError, RuntimeError, HTTPError) as error:
+    except (OSError, ValueError, RuntimeError, HTTPError, DatasetsError) as error:
         reason = in_one_line(error).partition(" An error happened")[0]
         raise UserError(
             f"dataset.root={root}: holds neither {FOLDER}/, nor {ARCHIVE}, nor train and test as .parquet or .csv "

@@ -2,6 +2,7 @@
 
 import logging
 import lzma
+import tarfile
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -36,7 +37,7 @@ def read_table(path: Path, columns: Sequence[str], *, nulls: bool = False) -> di
         else:
             # a review may be the word "NA"
             table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding_errors="replace")
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, lzma.LZMAError, zlib.error) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.error) as error:
         # pandas' and pyarrow's own are ValueErrors
         reason = getattr(error, "strerror", None) or in_one_line(error)
         raise UserError(f"{path}: cannot be read as {path.suffix.lstrip('.')} ({reason})") from error

@@ -147,7 +147,7 @@ class Tokenizer:
 
         try:
             library = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        except (OSError, ValueError, LookupError, TypeError) as error:
+        except Exception as error:  # the library in Rust behind it raises nothing more special
             raise UserError(f"model.encoder: the tokenizer in {folder} cannot be read ({first_line(error)})") from error
         if library.pad_token_id is None:
             raise UserError(
@@ -249,6 +249,8 @@ def load(folder: Path, pooling: str, pad: int) -> Pooled:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
+    if encoder.config.is_encoder_decoder:
+        raise UserError(f"model.encoder: {folder} holds an encoder with a decoder; choose an encoder alone, like BERT")
     pooled = Pooled(encoder, pad, pooling)
     needed = pooled.encoder.state_dict().keys()
     absent = sorted(name for name in report["missing_keys"] if name in needed)
@@ -270,17 +272,17 @@ def longest(folder: Path) -> int | None:
         Its number of positions, or None where its config names none.
 
     Raises:
-        UserError: config.json is not JSON.
+        UserError: config.json is not JSON, or holds something else than numbers there.
     """
     try:
         config = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError) as error:
+        found = config.get("max_position_embeddings")
+        if not found:
+            return None
+        # these count their positions from the padding id on; MPNet's is always 1 there
+        kind, padding = config.get("model_type"), config.get("pad_token_id")
+        if kind == "mpnet":
+            padding = 1
+        return int(found) - (1 + int(padding or 0) if kind in COUNTED_FROM_PADDING else 0)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"model.encoder: {folder / 'config.json'} cannot be read ({first_line(error)})") from error
-    found = config.get("max_position_embeddings")
-    if not found:
-        return None
-    # these count their positions from the padding id on; MPNet's is always 1 there
-    kind, padding = config.get("model_type"), config.get("pad_token_id")
-    if kind == "mpnet":
-        padding = 1
-    return int(found) - (1 + int(padding or 0) if kind in COUNTED_FROM_PADDING else 0)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unlearn.models.text_finetune import TextFinetune
 from unlearn.pipeline.prepare import Prepared
 from unlearn.store.code import code_version, source_of
 from unlearn.store.entries import key_of
@@ -80,7 +81,7 @@ def pair(prepared: Prepared) -> dict[str, Any]:
         "phase": _phase(prepared.recorded, False),
         "seed": config.seed,
         "records": sorted(prepared.records),
-        "checkpoint_every": config.training.checkpoint_every,
+        "checkpoint_every": config.training.checkpoint_every if "checkpoint_gradients" in prepared.records else None,
         "measure": without(asdict(config.measure), NEUTRAL, "measure."),
         "curvature": _part(prepared.tracker.estimator),
         "eval_after_measuring": config.conventions.eval_after_measuring,
@@ -130,7 +131,7 @@ def _phase(recipe: Recipe, ignores_forget: bool) -> dict[str, Any]:
         "schedule": schedule,
         "rate": asdict(recipe.rate),
         "optimizer": asdict(recipe.optimizer),
-        "augmentation": asdict(objective.augmentation),
+        "augmentation": _part(objective.augmentation),
         "augment": objective.augment,
         "renormalise": objective.renormalise,
         "seed": objective.seed,
@@ -149,7 +150,10 @@ def _network(prepared: Prepared) -> dict[str, Any]:
     network = prepared.network
     # weights tell a file's content, not its name; nor do they tell all that a setting may change
     settings = {name: value for name, value in _part(prepared.model).items() if name != "weights"}
-    return {"settings": settings, "module": repr(network.module), "start": start_of(prepared)}
+    encoder = None
+    if isinstance(prepared.model, TextFinetune):  # some of what it says, such as the number of heads, shows nowhere else
+        encoder = (prepared.model.folder() / "config.json").read_text()
+    return {"settings": settings, "module": repr(network.module), "encoder": encoder, "start": start_of(prepared)}
 
 
 def start_of(prepared: Prepared) -> str:

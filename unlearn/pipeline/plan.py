@@ -19,6 +19,7 @@ from unlearn.pipeline.build import build
 from unlearn.pipeline.config import plain
 from unlearn.pipeline.keys import keeps_views
 from unlearn.pipeline.measure import Measurer
+from unlearn.pipeline.memory import explained
 from unlearn.pipeline.numerics import settle
 from unlearn.pipeline.prepare import Prepared, prepare
 from unlearn.pipeline.settings import SHARED
@@ -74,9 +75,10 @@ def show(jobs: Sequence[DictConfig], points: Sequence[sweep.Point], folder: Path
     trainings, seconds, megabytes = 0, 0.0, 0.0
     for sharing in groups.values():
         job, kind = sharing[0], _kind(sharing[0])
-        prepared = prepare(job)
-        if kind not in paces:
-            paces[kind] = pace(job)
+        with explained(job.device):
+            prepared = prepare(job)
+            if kind not in paces:
+                paces[kind] = pace(job)
         count = 1 if keeps_views(prepared) else _owners(sharing)
         trainings += count
         seconds += count * duration(prepared, paces[kind])

@@ -125,9 +125,12 @@ def refuse_unknown(cfg: DictConfig, schema: type, prefix: str = "") -> None:
         prefix: where the part stands in the config.
 
     Raises:
-        UserError: a key is unknown.
+        UserError: a key is unknown, or one is not there, which `~key` takes out.
     """
     known = {f.name: f.type for f in fields(schema)}
+    for name in known:
+        if name not in cfg:
+            raise UserError(f"{prefix}{name}: must be set")
     for key in cfg:
         if key not in known:
             raise UserError(f"{prefix}{key!s}: there is no such setting; there are {', '.join(known)}")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from unlearn.pipeline.config import plain
 from unlearn.pipeline.sweep import Point, alone, lock
@@ -30,26 +30,29 @@ def job_of(config: DictConfig) -> DictConfig:
     """
     job = copy.deepcopy(config)
     with read_write(job), open_dict(job):
-        del job["hydra"]
+        job.pop("hydra", None)
     return job
 
 
-def base_of(fixed: Sequence[str], folders: Iterable[Path]) -> dict[str, Any]:
+def base_of(fixed: Sequence[str], folders: Iterable[Path], composed: DictConfig) -> dict[str, Any]:
     """Say what the points of a sweep have in common.
 
     Args:
         fixed: overrides that do not vary.
         folders: that configs are found in.
+        composed: the config of the sweep, without what varies: it has what lies elsewhere, in a package say.
 
     Returns:
-        A digest of the config files and of what all of them read of the environment, and these overrides.
+        A digest of that, of the config files and of what all of them read of the environment, and these overrides.
     """
     digest = hashlib.sha256()
     # groups lie at most two folders deep, and what runs have written deeper
     depths = ("*.yaml", "*/*.yaml", "*/*/*.yaml")
     files = (file for folder in folders for depth in depths for file in sorted(folder.glob(depth)))
     own = [item for item in sorted(fixed) if item.partition("=")[0].partition(".")[0] != "hydra"]
-    for text in [*(file.read_bytes() for file in files if file.is_file()), *(item.encode() for item in own)]:
+    whole = OmegaConf.to_yaml(job_of(composed))
+    texts = [*(file.read_bytes() for file in files if file.is_file()), *(item.encode() for item in [*own, whole])]
+    for text in texts:
         digest.update(text)
         for name in _ENVIRONMENT.findall(text):
             digest.update(repr(os.environ.get(name.decode())).encode())
