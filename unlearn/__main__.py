@@ -159,7 +159,7 @@ def _lacking() -> str | None:
 
 def _conflict(words: list[str]) -> str | None:
     """Say which options exclude each other; Hydra would raise a bare ValueError."""
-    shows = [word for word in words if word in ("--cfg", "-c", "--info", "-i") or word.startswith(("--cfg=", "--info="))]
+    shows = [word for word in words if word.partition("=")[0] in ("--cfg", "-c", "--info", "-i")]
     many = [word for word in words if word in ("-m", "--multirun", "--plan")]
     if shows and many:
         return f"{shows[0]}: shows the config of one run; leave out {many[0]}, and give each key one value"

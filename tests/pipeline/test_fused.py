@@ -91,8 +91,8 @@ def test_the_same_numbers_and_files_as_separate_runs(tiny, tmp_path, extra):
 
 def test_a_large_graph_holds_fewer_runs_at_once(tiny, tmp_path, monkeypatch):
     """Of images of 8 x 8, sixteen at a sigma: two runs have 2,048 numbers in their inputs, all four twice as many."""
-    common = ("model=cnn", "model.norm=group", "model.widths=[4,4]", "measure.hessian_samples=16", "training.max_steps=3")
-    configs = [tiny(*common, *point) for point in POINTS]
+    network = ("model=cnn", "model.norm=group", "model.widths=[4,4]")
+    configs = [tiny(*network, "measure.hessian_samples=16", "training.max_steps=3", *point) for point in POINTS]
     rows, hessian = [], StackedObjective.hessian
 
     def counted(self, weights, points, shares):

@@ -53,10 +53,10 @@ def test_the_first_of_two_signals_is_passed_on():
 
 def test_a_signal_that_comes_too_late_stops_what_follows():
     with Watch(60) as watch:
-        watch.stop("not yet")
+        watch.stop_if_asked("not yet")
         os.kill(os.getpid(), signal.SIGTERM)
     with pytest.raises(Interrupted) as stopped:
-        watch.stop("now")
+        watch.stop_if_asked("now")
     assert stopped.value.code == 128 + signal.SIGTERM
 
 

@@ -17,7 +17,7 @@ from unlearn.methods.method import applied
 from unlearn.pipeline import forks, report
 from unlearn.pipeline.conclude import Ended, Outcome, conclude
 from unlearn.pipeline.measure import judge
-from unlearn.pipeline.run import check_same, recorded
+from unlearn.pipeline.run import check_same, opened
 from unlearn.pipeline.stack_curvature import Running, StackCurvature, StackMeasurer
 from unlearn.pipeline.stacking import StackedRun
 from unlearn.pipeline.stages import STAGES
@@ -108,7 +108,7 @@ def finish(run: StackedRun, path: Path) -> dict[str, Any]:
             check_same(folder, run.prepared)
             return summary
         try:
-            with recorded(run.cfg, run.settings, run.prepared, folder, run.outcome) as sink:
+            with opened(run.cfg, run.settings, run.prepared, folder, run.outcome) as sink:
                 for place, row in enumerate(run.outcome.rows):
                     folder.put(place, row)
                     sink.log(row)

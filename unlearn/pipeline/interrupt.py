@@ -46,9 +46,9 @@ class Watch:
             Interrupted: a signal came.
         """
         self.since = time.monotonic()
-        self.stop(f"stopped {where}; the state is kept: the same command goes on from there")
+        self.stop_if_asked(f"stopped {where}; the state is kept: the same command goes on from there")
 
-    def stop(self, message: str) -> None:
+    def stop_if_asked(self, message: str) -> None:
         """Stop if that was asked for. Nothing may be lost by it.
 
         Args:

@@ -31,7 +31,6 @@ TRAINING = (
     "pipeline/stages.py",
     "pipeline/phase.py",
     "pipeline/measure.py",
-    "pipeline/forecast.py",
 )
 
 
@@ -151,7 +150,7 @@ def _network(prepared: Prepared) -> dict[str, Any]:
     # weights tell a file's content, not its name; nor do they tell all that a setting may change
     settings = {name: value for name, value in _part(prepared.model).items() if name != "weights"}
     encoder = None
-    if isinstance(prepared.model, TextFinetune):  # some of what it says, such as the number of heads, shows nowhere else
+    if isinstance(prepared.model, TextFinetune):  # the number of heads, say, shows nowhere else
         encoder = (prepared.model.folder() / "config.json").read_text()
     return {"settings": settings, "module": repr(network.module), "encoder": encoder, "start": start_of(prepared)}
 

@@ -12,10 +12,10 @@ from torch import Tensor
 from unlearn.curvature.spectrum import Extreme
 from unlearn.methods.method import Unlearned
 from unlearn.metrics import weight_space
-from unlearn.pipeline.forecast import Forecast, forecast
 from unlearn.pipeline.prepare import Prepared
 from unlearn.pipeline.stopwatch import Stopwatch
 from unlearn.train.arithmetic import passes
+from unlearn.train.forecast import Forecast, forecast
 from unlearn.train.hessian import Sample, hessian_at
 from unlearn.train.learner import Learner
 from unlearn.train.loop import Step

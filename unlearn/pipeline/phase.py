@@ -113,6 +113,9 @@ class Phase:
 
         Yields:
             Each measured step but the last, which stands in `looks`.
+
+        Raises:
+            Diverged: M, M' or M'' did; of M'', after the step was yielded without what needs it.
         """
         job, prepared, trained = self.job, self.job.prepared, self.trained
         recipe, last = prepared.recorded, prepared.recorded.schedule.total_steps

@@ -63,11 +63,13 @@ def run(cfg: DictConfig, path: Path) -> dict[str, Any]:
                 check_same(folder, prepared)
                 logger.info("%s: is done already", path)
                 return summary
-            with recorded(cfg, settings, prepared, folder, outcome) as sink, watch, explained(prepared.device):
+            with opened(cfg, settings, prepared, folder, outcome) as sink, watch, explained(prepared.device):
                 job = Job(prepared, outcome.seconds, watch, store, _user(folder.path, store), outcome.reused)
                 pair = stages.pair(job, lambda row: _emit(row, folder, sink, outcome))
                 if isinstance(store, Store):  # which has the pair now
-                    watch.stop("stopped after training; the store has M and M': the same command goes on from there")
+                    watch.stop_if_asked(
+                        "stopped after training, which the store has; the same command goes on from there"
+                    )
                 try:
                     unlearned = stages.unlearned(job, pair.trained)
                 except Diverged:
@@ -78,17 +80,17 @@ def run(cfg: DictConfig, path: Path) -> dict[str, Any]:
         except (Diverged, UserError) as error:
             if watch.asked is not None:
                 logger.error("error: %s", error)
-                watch.stop("stopped")  # else a sweep would go on with its next point
+                watch.stop_if_asked("stopped")  # else a sweep would go on with its next point
             raise
         finally:
             if folder.finished() is not None:
                 clear(folder.path, stages.STAGES)
-    watch.stop("stopped; this run is done")  # but no further one of its sweep
+    watch.stop_if_asked("stopped; this run is done")  # but no further one of its sweep
     return outcome.summary
 
 
 @contextmanager
-def recorded(
+def opened(
     cfg: DictConfig, settings: dict[str, Any], prepared: Prepared, folder: RunFolder, outcome: Outcome
 ) -> Iterator[Sink]:
     """Open a run's sink; write who, what and how before, and the summary after.
@@ -148,7 +150,7 @@ def _store(prepared: Prepared, path: Path, watch: Watch) -> Store | Alone:
     if not settings.enabled:
         return Alone(path, watch.due)
     message = "stopped while another run computed what this one needs: the same command goes on from there"
-    store = Store(Path(settings.root).expanduser(), partial(watch.stop, message))
+    store = Store(Path(settings.root).expanduser(), partial(watch.stop_if_asked, message))
     store.open()  # where it cannot be, the run should not leave a folder
     return store
 

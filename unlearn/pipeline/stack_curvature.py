@@ -10,14 +10,14 @@ from unlearn.curvature.estimators import Lanczos
 from unlearn.curvature.lockstep import lockstep
 from unlearn.methods.method import Unlearned
 from unlearn.pipeline.config import Measure
-from unlearn.pipeline.forecast import Forecast
 from unlearn.pipeline.measure import Measurer, Sigma, probe_at
 from unlearn.pipeline.prepare import Prepared
-from unlearn.pipeline.stack_forecast import stacked_forecasts
 from unlearn.pipeline.stacking import StackedRun
 from unlearn.pipeline.stopwatch import Stopwatch
+from unlearn.train.forecast import Forecast
 from unlearn.train.learner import Learner
 from unlearn.train.recording import Trained
+from unlearn.train.stack_forecast import stacked_forecasts
 from unlearn.train.stack_objective import StackedObjective
 from unlearn.values.errors import NotFinite
 

@@ -7,8 +7,8 @@ import torch
 from tests.curvature.matrix import Matrix
 from tests.worlds import learner, quadratic, recipe
 from unlearn.curvature.operator import Halves
-from unlearn.pipeline.forecast import forecast
 from unlearn.pipeline.run import run
+from unlearn.train.forecast import forecast
 from unlearn.train.loop import train
 from unlearn.train.path import Segment, quotient_on
 from unlearn.train.recording import Recording

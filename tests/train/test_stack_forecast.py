@@ -9,12 +9,12 @@ from torch import nn
 
 from tests.worlds import classifier, recipe
 from unlearn.penalties import SDPenalty
-from unlearn.pipeline.forecast import forecast
-from unlearn.pipeline.stack_forecast import stacked_forecasts
+from unlearn.train.forecast import forecast
 from unlearn.train.learner import Learner
 from unlearn.train.loop import train
 from unlearn.train.path import quotient_on
 from unlearn.train.recording import Recording, Trained
+from unlearn.train.stack_forecast import stacked_forecasts
 from unlearn.train.stack_objective import StackedObjective
 
 # forgotten batches at different places: on some paths M' takes fewer steps, on the last it takes one

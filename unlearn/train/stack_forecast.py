@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from unlearn.curvature.stacked import StackedKrylov, stacked_krylov
-from unlearn.pipeline.forecast import Forecast, Opened, Projected, close_forecasts, open_forecast
+from unlearn.train.forecast import Forecast, Opened, Projected, close_forecasts, open_forecast
 from unlearn.train.recording import Trained
 from unlearn.train.stack_objective import StackedObjective
 from unlearn.train.stack_path import SegmentOfRow, StackedQuotient
