@@ -67,9 +67,7 @@ def run(cfg: DictConfig, path: Path) -> dict[str, Any]:
                 job = Job(prepared, outcome.seconds, watch, store, _user(folder.path, store), outcome.reused)
                 pair = stages.pair(job, lambda row: _emit(row, folder, sink, outcome))
                 if isinstance(store, Store):  # which has the pair now
-                    watch.stop_if_asked(
-                        "stopped after training, which the store has; the same command goes on from there"
-                    )
+                    watch.stop_if_asked("stopped after training; the store has it: the same command goes on from there")
                 try:
                     unlearned = stages.unlearned(job, pair.trained)
                 except Diverged:
