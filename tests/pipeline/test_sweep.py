@@ -193,24 +193,24 @@ def test_a_point_that_fails_again_has_its_newest_config(tmp_path):
 @pytest.mark.parametrize("where", ["deep", "package", "name"])
 def test_what_no_folder_of_configs_shows_is_compared_too(tmp_path, where):
     """A preset three folders deep, one in a package, and a main config of another name."""
-    text = "# @package _global_\npretraining: {lr: %s}\n"
+    text = "# @package _global_\npretraining: {lr: LR}\n"
     if where == "name":
-        preset, text = tmp_path / "my/mine.yaml", (CONF / "config.yaml").read_text().replace("  lr: 0.05", "  lr: %s")
-        starts = [("--config-dir", "my"), ("--config-dir", "my", "--config-name", "mine")]
+        preset, text = tmp_path / "my/mine.yaml", (CONF / "config.yaml").read_text().replace("  lr: 0.05", "  lr: LR")
+        starts = [("--config-dir", "my", "-m"), ("--config-dir", "my", "--config-name", "mine", "-m")]
     elif where == "deep":
         preset = tmp_path / "my/experiment/a/b/mine.yaml"
-        starts = [("--config-dir", "my", "experiment=a/b/mine")] * 2
+        starts = [("--config-dir", "my", "-m", "experiment=a/b/mine")] * 2
     else:
         preset = tmp_path / "own/conf/experiment/mine.yaml"
-        starts = [("hydra.searchpath=[pkg://own.conf]", "experiment=mine")] * 2
+        starts = [("-m", "hydra.searchpath=[pkg://own.conf]", "experiment=mine")] * 2
     preset.parent.mkdir(parents=True)
     for folder in ("own", "own/conf"):
         (tmp_path / folder).mkdir(exist_ok=True)
         (tmp_path / folder / "__init__.py").touch()
     for lr, words, code in zip((0.05, 0.06), starts, (0, 2), strict=True):
         if where != "name" or code:
-            preset.write_text(text % lr)
-        done = sweep(tmp_path, "--multirun", "seed=0,1", *words)
+            preset.write_text(text.replace("LR", str(lr)))
+        done = sweep(tmp_path, *words, "seed=0,1")
         assert done.returncode == code, done.stderr
     assert "pretraining.lr is 0.05" in done.stderr
 
