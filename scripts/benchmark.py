@@ -26,9 +26,11 @@ from bench.sigma import one_sigma
 from bench.step import Checkout, compare
 from bench.throughput import throughput
 from bench.tracking import growth, needed, products
-from bench.worlds import World, digits, images, images_at
+from bench.worlds import REFERENCE, World, digits, images, images_at
 from joblib import cpu_count
 
+from unlearn.__main__ import EXPECTED, one_line
+from unlearn.pipeline.device import pick_device
 from unlearn.records.provenance import code_state
 from unlearn.train.arithmetic import ARITHMETICS
 from unlearn.values.errors import UserError, at_least, choice
@@ -37,6 +39,12 @@ from unlearn.values.whole import whole
 PARTS = ("step", "sigma", "floor", "products", "growth")  # those that run unasked
 MORE_PARTS = (*PARTS, "needed", "throughput")
 IMAGES = 2048  # of real data, or what the steps need if that is more
+THEIRS = 512  # Hessian samples of the reference, as one batch
+FIXED = {  # by options, or by what the comparison is of
+    *(override.partition("=")[0] for override in REFERENCE),
+    *("model", "dataset", "device", "threads", "optimizer.lr", "measure.hessian_samples"),
+    *("training.batch_size", "training.epochs", "training.max_steps"),
+}
 LARGE_BATCH = 128  # beside --batch, in the part throughput
 OPTIMIZERS = {  # of the parts floor and products
     "sgd": ("optimizer.momentum=0", "optimizer.weight_decay=0"),
@@ -82,6 +90,7 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("outputs/bench"))
     asked = parser.parse_args(given)
     choice("--device", asked.device, ("cpu", "cuda"))
+    pick_device(asked.device)
     choice("--config", asked.config, tuple(CONFIGS))
     for part in asked.parts:
         choice("--parts", part, MORE_PARTS)
@@ -110,8 +119,11 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
         if name == "model.weights" and Path(value).exists():  # the processes of a part run in folders of their own
             override = f"{name}={Path(value).resolve()}"
         asked.overrides[place] = override
-        if override.lstrip("+~").startswith("pretraining"):
+        key = name.lstrip("+~")
+        if key.startswith("pretraining"):
             raise UserError(f"--overrides {override}: the benchmark does not pretrain; start from model.weights=FILE")
+        if key in FIXED or (asked.reference is not None and key.partition(".")[0] == "optimizer"):
+            raise UserError(f"--overrides {override}: the benchmark sets {key} itself, as the reference code has it")
     if asked.checks is not None:
         at_least("--checks", asked.checks, 1)
     if asked.reference is not None:
@@ -119,6 +131,8 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
             raise UserError(f"--model={asked.model}: the reference code is compared on resnet18 alone")
         asked.pyhessian = asked.pyhessian or pyhessian_in(asked.reference)
         check(asked.reference, asked.pyhessian)
+        if asked.samples > THEIRS:
+            raise UserError(f"--samples={asked.samples}: the reference code takes {THEIRS} at most")
     return asked
 
 
@@ -190,6 +204,7 @@ def measure(asked: argparse.Namespace, folder: Path, keep: Callable[[dict[str, A
             needed(main, asked.steps, lr, f"measure.hessian_samples={asked.samples}", *OPTIMIZERS["sgd"])
         ],
     }
+    keep(found)  # a folder that cannot be written shows before the work
     for part in given:
         found[part] = work[part]()
         keep(found)
@@ -200,24 +215,29 @@ def main(given: list[str] | None = None) -> dict[str, Any]:
     """Measure, print, write; returns what `bench.json` holds."""
     asked = arguments(given)
     asked.out.mkdir(parents=True, exist_ok=True)
+    found: dict[str, Any] = {}
 
     def keep(so_far: dict[str, Any]) -> None:
+        found.update(so_far)
         with whole(asked.out / "bench.json") as part:
-            part.write_text(json.dumps(so_far, indent=1))
+            part.write_text(json.dumps(found, indent=1))
 
-    with TemporaryDirectory() as folder:
-        found = measure(asked, Path(folder), keep)
-    report.show(found)
-    if asked.markdown:
-        (asked.out / "bench.md").write_text(report.markdown(found))
-    if "step" in found:
-        report.figure(found, asked.out / "bench.png")
+    try:
+        with TemporaryDirectory() as folder:
+            measure(asked, Path(folder), keep)
+    finally:  # the parts that were done, if a later one failed
+        if any(part in found for part in asked.parts):
+            report.show(found)
+            if asked.markdown:
+                (asked.out / "bench.md").write_text(report.markdown(found))
+            if "step" in found:
+                report.figure(found, asked.out / "bench.png")
     return found
 
 
 if __name__ == "__main__":
     try:
         main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except EXPECTED as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)

@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import random
+import signal
 import sys
 import time
 from collections import Counter
@@ -25,6 +26,7 @@ import torch
 from unlearn.pipeline.config import composed
 from unlearn.pipeline.run import run
 
+LATE = "not: it had ended"
 ROOT = Path(__file__).resolve().parents[1]
 RUN = (
     "dataset.train_size=480", "model=mlp", "optimizer=momentum", "method=finetune", "method.epochs=8",
@@ -110,7 +112,7 @@ def kill_once(folder: Path, options: tuple[str, ...], wait: float, whole: dict[s
     time.sleep(wait)
     process.kill()
     process.join()
-    doing = moment(folder)
+    doing = moment(folder) if process.exitcode == -signal.SIGKILL else LATE
     steps = folder / "run" / "steps.csv"
     rows = (
         [line for line in steps.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
@@ -167,7 +169,11 @@ def main() -> int:
                 share, chosen.seed + number, (f"store.enabled={enabled}", f"logger.mode={chosen.wandb}"), Path(folder)
             )
     good = sum(not killed.faults for killed in found)
-    print(f"{good} of {len(found)} ended bit-identical; killed {dict(Counter(killed.moment for killed in found))}")
+    moments = Counter(killed.moment for killed in found)
+    print(f"{good} of {len(found)} ended bit-identical; killed {dict(moments)}")
+    if moments[LATE] == len(found):
+        print("no kill hit a run that was at work: nothing is shown")
+        return 1
     return 0 if good == len(found) else 1
 
 

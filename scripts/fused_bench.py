@@ -11,6 +11,7 @@ import contextlib
 import io
 import os
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -20,10 +21,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from unlearn.__main__ import EXPECTED, one_line
 from unlearn.pipeline.config import composed
 from unlearn.pipeline.fused import compute, finish
 from unlearn.pipeline.run import run
 from unlearn.pipeline.stacking import stacks
+from unlearn.values.errors import UserError, at_least
 
 
 def clock() -> tuple[float, float]:
@@ -58,7 +61,11 @@ def separate(some: list[DictConfig], folder: Path) -> list[tuple[float, float]]:
 
 def fused(some: list[DictConfig], folder: Path) -> tuple[float, float]:
     start = clock()
-    (stack,), _ = stacks(some, len(some))
+    found, reasons = stacks(some, len(some))
+    if len(found) != 1 or len(found[0]) != len(some):
+        reason = next(iter(reasons.values()), "they are of several stacks")
+        raise UserError(f"not all points fuse: {reason}")
+    (stack,) = found
     compute(list(stack.values()))
     for place, point in stack.items():
         finish(point, folder / f"fused{place}")
@@ -73,6 +80,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("overrides", nargs="*")
     asked = parser.parse_args()
+    for name in ("points", "separate", "every", "rounds"):
+        at_least(f"--{name}", getattr(asked, name), 1)
     made = configs(asked.points, [f"measure.every={asked.every}", *asked.overrides])
     ratios = []
     for number in range(asked.rounds + 1):
@@ -96,4 +105,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except EXPECTED as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        sys.exit(2)

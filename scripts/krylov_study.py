@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import io
 import itertools
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,6 +19,7 @@ from scipy.stats import spearmanr
 
 from unlearn.pipeline.config import composed
 from unlearn.pipeline.run import run
+from unlearn.values.errors import Diverged, UserError
 
 COMMON = (
     "pretraining.epochs=0",
@@ -74,10 +76,16 @@ def points(name: str, length: str, quick: bool, first_seed: int) -> pd.DataFrame
     for lr, varied in itertools.product(rates, [later(each, first_seed) for each in runs]):
         chosen = [*COMMON, *LENGTHS[length], *overrides, f"optimizer.lr={lr}", *varied]
         with TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-            run(composed(*chosen), Path(folder) / "run")
+            try:
+                run(composed(*chosen), Path(folder) / "run")
+            except Diverged as error:  # the other runs are worth as much without it
+                print(f"{name}, {' '.join(chosen)}: {error}: left out", file=sys.stderr)
+                continue
             steps = pd.read_csv(Path(folder) / "run" / "steps.csv")
         steps = steps[steps.unlearning_error_krylov.notna()]  # none before the first visit
         found.append(steps.assign(study=name, length=length, lr=lr, run=" ".join(varied)))
+    if not found:
+        raise UserError(f"{name}: every run diverged")
     return pd.concat(found)
 
 

@@ -8,6 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from unlearn.pipeline.settings import read_settings
 from unlearn.values.measurement import COLUMNS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,6 +34,22 @@ def test_every_choice_stands_in_the_readme():
         row = next(line for line in text.splitlines() if line.startswith(f"| `{group}` |"))
         for path in (ROOT / "conf" / group).glob("*.yaml"):
             assert f"`{path.stem}`" in row
+
+
+def commands():
+    """Give the command lines of runs and sweeps in the docs, with continued lines joined."""
+    found = []
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        text = path.read_text().replace("\\\n", " ")
+        found += [(path.name, line) for line in re.findall(r"^    python -m unlearn (.*)$", text, re.MULTILINE)]
+    return found
+
+
+@pytest.mark.parametrize(("name", "line"), commands())
+def test_every_command_of_the_docs_composes(composed, name, line):
+    words = [word for word in shlex.split(line, comments=True) if not word.startswith(("-", "hydra"))]
+    first = [re.sub(r"=([^\[,]*),.*", r"=\1", word) for word in words]  # of values that vary
+    assert read_settings(composed(*first)).parts.dataset.name
 
 
 def test_the_example_of_own_parts_runs(tmp_path):

@@ -101,6 +101,8 @@ def _step(found: dict[str, Any]) -> list[Sheet]:
         f"{found['images']} images, lr {found['lr']}, {n} steps, {found['threads']} threads, {found['device']}; "
         "median [least, most]"
     )
+    if found["cut"] is not None:
+        title += f"; cut ({found['cut']})"
     equal = [(name, f"{value:.1e}") for name, value in found["equal"].items()]
     head = ("", *names, *(["reference / ours"] if both else []))
     checked = f"Equal numbers: worst relative difference (a tight Lanczos at {len(found['exact_sigma'])} steps)"

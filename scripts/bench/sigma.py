@@ -111,6 +111,7 @@ def one_sigma(world: World, steps: int, samples: int, rounds: int, *more: str) -
         "curvlinops with scipy's eigsh": lambda: curvlinops(prepared, at),
     }
     if importlib.util.find_spec("hessian_eigenthings"):
+        importlib.import_module("hessian_eigenthings")  # which takes its time
         ways[f"hessian-eigenthings, Lanczos of {FIXED}"] = lambda: eigenthings(prepared, at)
     truth = tight(prepared, at)
     rows: dict[str, Any] = {}

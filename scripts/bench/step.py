@@ -117,6 +117,7 @@ def compare(
         )
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in jobs}
     children: dict[str, Child] = {}
+    cut = None
     try:
         for name, (module, job) in jobs.items():
             children[name] = Child(module, job, folder / name, world.threads)
@@ -127,13 +128,21 @@ def compare(
                 rows[name].append(child.step())
             done = ", ".join(f"{name} {rows[name][-1]['seconds']:.3g} s" for name in children)
             print(f"step {step} of {steps}: {done}", file=sys.stderr)
+    except (UserError, KeyboardInterrupt) as error:
+        if not all(rows.values()):
+            raise
+        cut = str(error) or "interrupted"
+        print(f"cut: {cut}", file=sys.stderr)
     finally:
         for child in children.values():
             child.close()
-    last = steps if checkout is None else beside
-    truths = min(truths, last)
-    checked = {last - round(place * last / truths) for place in range(truths)}
-    exact = {step: tight(prepared, state(states / f"{step}.pt")) for step in checked}
+    last = min(map(len, rows.values()))
+    exact = {}
+    for step in checked_steps(last, truths):
+        try:
+            exact[step] = tight(prepared, state(states / f"{step}.pt"))
+        except UserError as error:
+            print(f"step {step}: {error}", file=sys.stderr)
     return {
         "world": world.name,
         "batch": prepared.config.training.batch_size,
@@ -142,10 +151,17 @@ def compare(
         "lr": lr,
         "threads": world.threads,
         "device": torch.cuda.get_device_name() if world.device == "cuda" else "cpu",
+        "cut": cut,
         "rows": rows,
         "exact_sigma": exact,
         "equal": equalities(rows, exact),
     }
+
+
+def checked_steps(last: int, truths: int) -> set[int]:
+    """Choose steps that are spread evenly up to the last, which is among them."""
+    truths = min(truths, last)
+    return {last - round(place * last / truths) for place in range(truths)}
 
 
 def equalities(rows: dict[str, list[dict[str, Any]]], exact: dict[int, float]) -> dict[str, float]:
@@ -159,5 +175,6 @@ def equalities(rows: dict[str, list[dict[str, Any]]], exact: dict[int, float]) -
         if name == "reference" and found["moved, ours from the reference's"] > ALIKE:
             continue
         off = [abs(row["sigma"] / exact[row["step"]] - 1) for row in taken if row["step"] in exact]
-        found[f"sigma of {name} from a tight Lanczos"] = max(off)
+        if off:
+            found[f"sigma of {name} from a tight Lanczos"] = max(off)
     return found

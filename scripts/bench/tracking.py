@@ -15,6 +15,7 @@ from unlearn.curvature.operator import Operator
 from unlearn.train.hessian import hessian_at
 from unlearn.train.learner import Learner
 from unlearn.train.loop import train
+from unlearn.values.errors import UserError
 
 
 def products(world: World, steps: int, folder: Path, checks: int, *more: str) -> dict[str, Any]:
@@ -23,12 +24,21 @@ def products(world: World, steps: int, folder: Path, checks: int, *more: str) ->
     prepared = ready(world, steps, *overrides)
     folder.mkdir(parents=True)
     rows, errors = [], []
-    for row in measured(prepared, folder):
-        rows.append(row)
-        if row["seconds"] > 1:  # else it is soon done
-            print(f"step {row['step']} of {steps}: {row['products']} products, {row['seconds']:.3g} s", file=sys.stderr)
-    for row in rows[:: -max(1, steps // checks)][:checks]:
-        errors.append(abs(row["sigma"] / tight(prepared, state(folder / f"{row['step']}.pt")) - 1))
+    try:
+        for row in measured(prepared, folder):
+            rows.append(row)
+            if row["seconds"] > 1:  # else it is soon done
+                told = f"{row['products']} products, {row['seconds']:.3g} s"
+                print(f"step {row['step']} of {steps}: {told}", file=sys.stderr)
+    except KeyboardInterrupt:
+        if not rows:
+            raise
+        print(f"cut after {len(rows)} steps", file=sys.stderr)
+    for row in rows[:: -max(1, len(rows) // checks)][:checks]:
+        try:
+            errors.append(abs(row["sigma"] / tight(prepared, state(folder / f"{row['step']}.pt")) - 1))
+        except UserError as error:
+            print(f"step {row['step']}: {error}", file=sys.stderr)
     settings = prepared.config.optimizer
     return {
         "world": world.name,

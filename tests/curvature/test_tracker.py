@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tests.curvature.matrix import Matrix
+from tests.curvature.matrix import Matrix, symmetric
 from unlearn.curvature.estimators import Lanczos, PowerIteration
 from unlearn.curvature.known import KEPT
 from unlearn.curvature.tracker import PATIENCE, Tracker, Warmth
@@ -34,6 +34,27 @@ def test_a_slow_turn_costs_about_one_product_and_stays_within_the_tolerance():
     found = follow(Warmth(True, 0.01, 25), [turning(step) for step in range(50)])
     assert max(abs(each.value / 10 - 1) for each in found) < 1e-3
     assert sum(each.products for each in found) / 50 < 2
+
+
+def test_every_product_is_counted():
+    """Through a start, steps of one product, a re-check, and a leader that changes by half, after which all is new."""
+    operators = [turning(step) for step in range(8)]
+    dense = symmetric(torch.linspace(-1, 1, DIM).pow(3).tolist())[0]  # many near the top, none of them known
+    operators += [dense, *(turning(step) for step in range(9, 12))]
+    tracker, kinds = Tracker(Lanczos("lanczos", 1e-3, 30), Warmth(True, 0.01, 4)), set()
+    for step, operator in enumerate(operators):
+        calls = []
+
+        class Counting(Matrix):
+            def matvec(self, vector, calls=calls):
+                calls.append(1)
+                return super().matvec(vector)
+
+        found = tracker(Counting(operator.entries), probe(step))
+        assert found.products == len(calls)
+        kinds.add(len(calls))
+    assert 1 in kinds
+    assert max(kinds) > PATIENCE  # else nothing began anew
 
 
 def test_cold_starts_cost_more():

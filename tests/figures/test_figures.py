@@ -98,6 +98,14 @@ def test_a_root_of_sigma_makes_no_weight():
     assert correlation.draw(Saved(steps(), {}, rooted=True)).axes[0].get_xlabel() == "e, unrolled"
 
 
+@pytest.mark.parametrize(("kind", "rooted"), [("sqrt_signed", True), ("largest_magnitude", False), (None, False)])
+def test_what_sigma_is_stands_in_the_config(tmp_path, kind, rooted):
+    steps().to_csv(tmp_path / "steps.csv", index=False)
+    if kind is not None:
+        (tmp_path / "config.yaml").write_text(f"measure: {{sigma: {kind}}}\n")
+    assert read(tmp_path).rooted is rooted
+
+
 def test_the_legend_groups_by_unit_in_the_order_in_which_the_curves_end():
     assert texts(errors.draw(Saved(steps(), {})))[:7] == [
         "in weight units",

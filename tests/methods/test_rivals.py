@@ -105,6 +105,20 @@ def test_crops_drawn_once_are_the_training_set_of_a_method_too(method):
     assert torch.allclose(*found, rtol=0, atol=1e-12)
 
 
+def test_finetuning_is_the_recorded_sgd_on_the_mean_of_the_retain_set():
+    """One batch of all points, so that their order does not matter: the recursion by hand."""
+    world = quadratic()
+    plan = recipe(world, lr=0.5, batch_size=12, epochs=1, forget=(0, 1, 2), momentum=0.9, weight_decay=0.1)
+    state = trained(plan)
+    found = Finetune("finetune", 0.03, 4).unlearn(state)
+    w, velocity = state.original.weights, torch.zeros(5, dtype=torch.float64)
+    for _ in range(4):
+        velocity = 0.9 * velocity + world.a @ w - world.b[3:].mean(dim=0) + 0.1 * w
+        w = w - 0.03 * velocity
+    assert torch.allclose(found.weights, w, rtol=0, atol=1e-14)
+    assert found.gradient_evaluations == 4 * 9
+
+
 def test_no_epochs_is_the_no_op():
     objective = classifier()
     state = trained(recipe(objective, forget=(0, 1, 2)), start=Learner.fresh(objective.network, torch.device("cpu")))

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from unlearn.pipeline.build import build
 from unlearn.pipeline.config import CONF
 from unlearn.pipeline.run import run
+from unlearn.pipeline.settings import read_settings
 from unlearn.values.errors import UserError
 
 CHOICES = sorted(
@@ -36,6 +37,11 @@ def test_every_part_builds_and_its_yaml_states_every_setting(composed, group, ch
     fields = {f.name for f in dataclasses.fields(pkgutil.resolve_name(cfg[group]._target_)) if f.init}
     assert set(cfg[group]) == {"_target_", *fields}
     assert part.name == choice or group == "logger"
+
+
+def test_the_text_demo_is_of_texts(composed):
+    settings = read_settings(composed("experiment=demo_text"))
+    assert (settings.parts.dataset.name, settings.parts.model.name) == ("rotten_tomatoes", "minilm_linear")
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

@@ -51,6 +51,18 @@ def test_the_first_of_two_signals_is_passed_on():
             signal.signal(number, handler)
 
 
+def test_a_second_signal_of_a_kind_acts_at_once():
+    heard = []
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: heard.append(number))
+    try:
+        with Watch(60):
+            for count in (0, 1):
+                os.kill(os.getpid(), signal.SIGUSR1)
+                assert heard == [signal.SIGUSR1] * count
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
 def test_a_signal_that_comes_too_late_stops_what_follows():
     with Watch(60) as watch:
         watch.stop_if_asked("not yet")

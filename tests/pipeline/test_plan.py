@@ -24,14 +24,30 @@ def test_trainings_are_those_that_runs_do(tiny, tmp_path, capsys, room, training
     assert not (tmp_path / "store").exists()
 
 
-@pytest.mark.parametrize("options", [(), ("optimizer=momentum",), ("measure.krylov=0",)], ids=" ".join)
+@pytest.mark.parametrize("options", ["", "optimizer=momentum", "optimizer.weight_decay=0.01", "measure.krylov=0"])
 def test_what_the_store_takes_is_about_what_was_told(tiny, tmp_path, options):
     root = tmp_path / "store"
-    cfg = tiny("model=mlp", "store.enabled=true", f"store.root={root}", "measure.every=1", *options)
+    cfg = tiny("model=mlp", "store.enabled=true", f"store.root={root}", "measure.every=1", *options.split())
     prepared = prepare(cfg)
     run(cfg, tmp_path / "run")
     written = sum(file.stat().st_size for file in root.rglob("*") if file.is_file()) / 1e6
     assert plan._megabytes(prepared) == pytest.approx(written, rel=0.25)
+
+
+@pytest.mark.parametrize(
+    ("options", "before", "models"),
+    [
+        ((), 3, 1),
+        (("pretraining.epochs=0",), 0, 1),
+        (("pretraining.includes_forget=true", "retrain.start=initial", "measure.krylov=0"), 3, 2),
+    ],
+    ids=["pretrained", "drawn", "apart"],
+)
+def test_a_duration_is_the_sum_of_its_parts(tiny, options, before, models):
+    """96 points in batches of 32, two epochs, looked at after steps 5 and 6; a pretraining step is half of M and M'."""
+    prepared = prepare(tiny("model=mlp", "measure.every=5", *options))
+    pace = plan.Pace(step=1, look=100, start=10_000)
+    assert plan.duration(prepared, pace) == 10_000 + 6 + 2 * 100 + models * before / 2
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,16 @@ def test_rows_agree_with_the_saved_weights(tiny, tmp_path):
     assert summary["correction_size"] == pytest.approx(distance(unlearned, original), rel=1e-6)
 
 
+def test_the_buffer_distance_is_that_of_the_buffers_that_are_saved(tiny, tmp_path):
+    summary = run(tiny(BATCH_NORM, "training.save_weights=true"), tmp_path)
+    original, retrained = weights(tmp_path, "original", "retrained")
+    pairs = [(original[name], retrained[name]) for name in original if "running" in name]
+    assert len(pairs) >= 2
+    expected = sum(((one.double() - other.double()) ** 2).sum().item() for one, other in pairs) ** 0.5
+    assert summary["buffer_distance"] == pytest.approx(expected, rel=1e-6)
+    assert expected > 0
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("model", ["mlp", "cnn"])
 def test_a_cuda_device_agrees_with_the_cpu(tiny, tmp_path, model):

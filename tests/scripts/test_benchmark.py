@@ -12,11 +12,11 @@ import pytest
 import torch
 from bench import reference, report, sigma
 from bench.floor import against_floor
-from bench.ours import last_two, measured, peak_mb, ready, tight
+from bench.ours import last_two, measured, peak_mb, ready, state, tight
 from bench.sigma import one_sigma
-from bench.step import SCRIPTS
+from bench.step import SCRIPTS, checked_steps
 from bench.throughput import throughput
-from bench.tracking import growth, needed
+from bench.tracking import growth, needed, products
 from bench.worlds import REFERENCE, digits
 
 from unlearn.values.errors import UserError
@@ -122,7 +122,16 @@ def taken(seconds, products):
 def test_the_table_compares_the_steps_that_both_took_and_counts_the_products_of_all():
     ours, theirs = [taken(10, 3), taken(2, 1), taken(50, 8)], [taken(20, 12), taken(20, 14)]
     found = {"rows": {"ours": ours, "reference": theirs}, "equal": {}, "exact_sigma": {}}
-    found |= {"world": "net", "batch": 1, "images": 9, "samples": 2, "lr": 0.1, "threads": 1, "device": "cpu"}
+    found |= {
+        "cut": None,
+        "world": "net",
+        "batch": 1,
+        "images": 9,
+        "samples": 2,
+        "lr": 0.1,
+        "threads": 1,
+        "device": "cpu",
+    }
     text = report.markdown({"step": found})
     assert "| a measured step, s | 6 [2, 10] | 20 [20, 20] | 6 [2, 10] |" in text
     assert "| all 2 steps, s | 12 | 40 | 3.33 |" in text
@@ -158,6 +167,52 @@ def test_growth_leaves_the_cold_first_step_out(tmp_path, monkeypatch):
     assert found["seconds"] == [1.0, 2.0, 3.0, 6.0]
     assert found["second_half_over_first"] == pytest.approx(3.0)
     assert "3.00" in report.markdown({"growth": [found]})
+
+
+def test_growth_is_of_the_steps_that_it_says(tmp_path):
+    found = growth(CNN, 2, tmp_path)
+    assert len(found["seconds"]) == len(found["peak_mb"]) == 2
+    assert found["peak_mb"][0] > 0
+
+
+def test_the_last_steps_are_checked_first_and_evenly(tmp_path, monkeypatch):
+    read = []
+
+    def noted(path):
+        read.append(path.name)
+        return state(path)
+
+    monkeypatch.setattr("bench.tracking.state", noted)
+    found = products(CNN, 4, tmp_path / "states", 2)
+    assert read == ["4.pt", "2.pt"]
+    assert len(found["products"]) == 4
+    assert max(found["errors"]) < 1e-3
+    assert checked_steps(20, 4) == {20, 15, 10, 5}
+    assert checked_steps(3, 9) == {1, 2, 3}
+
+
+def test_what_was_measured_before_a_part_failed_is_shown(tmp_path, monkeypatch, capsys):
+    def failing(*_):
+        raise UserError("the second part fails")
+
+    monkeypatch.setattr(benchmark, "products", failing)
+    given = [
+        "--config",
+        "tiny",
+        "--model",
+        "linear",
+        "--parts",
+        "floor",
+        "products",
+        "--markdown",
+        "--out",
+        str(tmp_path),
+    ]
+    with pytest.raises(UserError, match="second part"):
+        benchmark.main(given)
+    assert "not measured, against two plain torch steps" in capsys.readouterr().out
+    assert "not measured" in (tmp_path / "bench.md").read_text()
+    assert "floor" in json.loads((tmp_path / "bench.json").read_text())
 
 
 def test_products_needed_are_counted_from_the_errors_and_restarts_from_nothing():
@@ -236,7 +291,19 @@ def test_wrong_options_are_refused(wrong):
 
 def test_what_would_be_ignored_is_refused():
     with pytest.raises(UserError, match=r"--overrides pretraining.epochs=1: .* model.weights=FILE"):
-        benchmark.arguments(["--overrides", "optimizer.lr=1", "pretraining.epochs=1"])
+        benchmark.arguments(["--overrides", "seed=1", "pretraining.epochs=1"])
+    for override in ("optimizer.lr=1", "curvature=power", "model=cnn", "+measure.every=5"):
+        with pytest.raises(UserError, match=r"the benchmark sets .* itself"):
+            benchmark.arguments(["--overrides", override])
+    benchmark.arguments(["--overrides", "optimizer.momentum=0", "model.weights=there", "curvature.tolerance=0.1"])
+
+
+def test_settings_that_the_reference_has_fixed_are_refused_beside_it(tmp_path):
+    beside = ["--reference", str(checkout(tmp_path / "good"))]
+    with pytest.raises(UserError, match=r"sets optimizer.momentum itself"):
+        benchmark.arguments([*beside, "--overrides", "optimizer.momentum=0"])
+    with pytest.raises(UserError, match="--samples=513: the reference code takes 512 at most"):
+        benchmark.arguments([*beside, "--samples", "513"])
 
 
 def test_a_truth_that_was_not_reached_is_none(monkeypatch):

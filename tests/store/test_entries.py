@@ -1,7 +1,9 @@
 """The store: whole entries or none, one worker at a time, damage found."""
 
 import json
+import os
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -200,6 +202,23 @@ def test_prune_keeps_what_runs_have_used(tmp_path, capsys):
     assert get(store, fail)[1]
     assert main(["prune", "--all", *root]) == 0
     assert get(store)[1] is False
+
+
+def test_prune_by_age_takes_what_is_older_and_unused(tmp_path, capsys):
+    user = tmp_path / "run"
+    user.mkdir()
+    store = Store(tmp_path / "store")
+    places = {}
+    for name, days, used in (("old", 2, False), ("young", 0.5, False), ("used", 2, True)):
+        before = set((store.root / "pair").glob("*")) if places else set()
+        store.get("pair", {"name": name}, lambda slot: STATE, CPU, str(user if used else tmp_path / "gone"))
+        (places[name],) = (path for path in (store.root / "pair").iterdir() if path.is_dir() and path not in before)
+        then = time.time() - days * 24 * 3600
+        for path in [*places[name].rglob("*"), places[name]]:
+            os.utime(path, (then, then))
+    assert main(["prune", "--days", "1", "--root", str(store.root)]) == 0
+    assert "removed 1" in capsys.readouterr().out
+    assert {name for name, path in places.items() if path.exists()} == {"young", "used"}
 
 
 def test_prune_takes_what_a_killed_writer_left(tmp_path, capsys):
