@@ -13,7 +13,7 @@ import platform
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import NamedTemporaryFile, TemporaryDirectory
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is loaded; threads that wait leave the core alone
@@ -204,7 +204,6 @@ def measure(asked: argparse.Namespace, folder: Path, keep: Callable[[dict[str, A
             needed(main, asked.steps, lr, f"measure.hessian_samples={asked.samples}", *OPTIMIZERS["sgd"])
         ],
     }
-    keep(found)  # a folder that cannot be written shows before the work
     for part in given:
         found[part] = work[part]()
         keep(found)
@@ -215,6 +214,8 @@ def main(given: list[str] | None = None) -> dict[str, Any]:
     """Measure, print, write; returns what `bench.json` holds."""
     asked = arguments(given)
     asked.out.mkdir(parents=True, exist_ok=True)
+    with NamedTemporaryFile(dir=asked.out):
+        pass  # a folder that cannot be written shows before the work
     found: dict[str, Any] = {}
 
     def keep(so_far: dict[str, Any]) -> None:
