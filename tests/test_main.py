@@ -58,7 +58,7 @@ def command(monkeypatch, tmp_path, capsys):
         (["optimizer.name='momentum'", *QUICK], "choose with optimizer=momentum"),
         (["~pretraining", *QUICK], "pretraining: must be set"),
         (["~seed", *QUICK], "seed: must be set"),
-        (["~measure.every", *QUICK], "measure.every: must be set"),
+        (["~measure.every", *QUICK], "~measure.every Measure (DictConfig) does not support deletion"),
         (["-m", "seed=0,1", "--cfg", "job"], "--cfg: shows the config of one run; leave out -m"),
         (["--plan", "--info=defaults"], "--info=defaults: shows the config of one run; leave out --plan"),
         (["--resolve"], "--resolve: goes with --cfg"),
